@@ -1,0 +1,48 @@
+// Bytes of a page: the KV of a fixed number of tokens of one layer, all KV heads, K then V; payload
+// and metadata and a trailer contiguous, the same bytes in every tier, so a copy needs no
+// conversion.
+#pragma once
+
+#include "modalkv/format.hpp"
+#include "modalkv/units.hpp"
+
+namespace modalkv {
+
+/// Content id (32), generation (8), checksum (8), tokens in use and flags (16).
+inline constexpr Bytes kPageTrailerBytes = 64;
+inline constexpr Bytes kPageAlignmentBytes = 64;
+/// Of a 16-bit page, what vLLM and FlashInfer use; the planner groups pages to the link's liking.
+inline constexpr Tokens kPageTokens = 16;
+
+struct PageShape {
+  Tokens tokens = kPageTokens;
+  int kv_heads = 1;
+  int head_dim = 128;
+  KvFormat format{};
+
+  friend constexpr bool operator==(const PageShape&, const PageShape&) = default;
+};
+
+/// Per-channel metadata of K or V of a whole page.
+constexpr Bytes page_metadata_bytes(const ElementFormat& format, const PageShape& shape) {
+  if (!format.per_channel)
+    return shape.tokens * shape.kv_heads * metadata_bytes(format, shape.head_dim);
+  const Tokens group = format.group == 0 ? shape.tokens : format.group;
+  return divide_up(shape.tokens, group) * shape.kv_heads * shape.head_dim *
+         (format.scale_bytes + format.zero_bytes);
+}
+
+constexpr Bytes page_payload_bytes(const ElementFormat& format, const PageShape& shape) {
+  return shape.tokens * shape.kv_heads * payload_bytes(format, shape.head_dim);
+}
+
+/// Whole page: payload and metadata of K and V, trailer, rounded up to the alignment.
+constexpr Bytes page_bytes(const PageShape& shape) {
+  const auto side = [&](const ElementFormat& format) {
+    return page_payload_bytes(format, shape) + page_metadata_bytes(format, shape);
+  };
+  return round_up(side(shape.format.key) + side(shape.format.value) + kPageTrailerBytes,
+                  kPageAlignmentBytes);
+}
+
+}  // namespace modalkv

@@ -1,0 +1,40 @@
+// What a sequence is made of: segments, each a maximal run of tokens of one class.
+#pragma once
+
+#include <array>
+#include <compare>
+#include <cstdint>
+#include <string_view>
+
+#include "modalkv/units.hpp"
+
+namespace modalkv {
+
+/// Where a token came from. Generated tokens are text.
+enum class TokenClass : std::uint8_t { text, image, video, audio };
+
+inline constexpr int kTokenClasses = 4;
+
+constexpr std::string_view name(TokenClass token_class) {
+  constexpr std::string_view names[] = {"text", "image", "video", "audio"};
+  return names[static_cast<std::uint8_t>(token_class)];
+}
+
+/// Identity of content: 256 bits, never truncated. All zero: unique, shared with nobody.
+/// Two segments may share KV only where their ids *and all ids before them* are equal.
+struct ContentId {
+  std::array<std::uint64_t, 4> words{};
+
+  constexpr bool is_unique() const { return words == std::array<std::uint64_t, 4>{}; }
+  friend constexpr auto operator<=>(const ContentId&, const ContentId&) = default;
+};
+
+struct Segment {
+  TokenClass token_class = TokenClass::text;
+  Tokens tokens = 0;
+  ContentId content{};
+
+  friend constexpr bool operator==(const Segment&, const Segment&) = default;
+};
+
+}  // namespace modalkv
