@@ -15,7 +15,7 @@ constexpr int kSubBits = 6;
 std::size_t bucket_of(Nanos duration_ns) {
   const auto value = static_cast<std::uint64_t>(duration_ns);
   if (value < kSubBuckets) return static_cast<std::size_t>(value);
-  const int shift = std::bit_width(value) - 1 - kSubBits;
+  const int shift = static_cast<int>(std::bit_width(value)) - 1 - kSubBits;
   return static_cast<std::size_t>((shift + 1) * kSubBuckets) + ((value >> shift) - kSubBuckets);
 }
 
