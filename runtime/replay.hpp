@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 #include "modalkv/hardware.hpp"
 #include "modalkv/model.hpp"
@@ -31,8 +32,8 @@ enum class AdmissionRule : std::uint8_t {
 
 struct ReplayConfig {
   ModelGeometry model;
-  HardwareProfile hardware;         ///< what the planner believes
-  HardwareProfile actual_hardware;  ///< what steps really cost; the same unless perturbed
+  HardwareProfile hardware;                          ///< what the planner believes
+  std::optional<HardwareProfile> actual_hardware{};  ///< what steps really cost, where that differs
   PrecisionPolicy policy;
   ReplayLimits limits;
   double rate_scale = 1;  ///< arrivals this many times as fast

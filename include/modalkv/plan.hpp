@@ -55,7 +55,7 @@ struct LayerPlan {
 };
 
 struct Plan {
-  std::vector<LayerPlan> layers;
+  std::vector<LayerPlan> layers{};
   int staging_slots =
       0;  ///< slots of the staging ring, each as large as the largest streamed layer
   Bytes staging_bytes = 0;
@@ -64,7 +64,7 @@ struct Plan {
   Nanos step_ns = 0;         ///< predicted by the exact recurrence
   Nanos lower_bound_ns = 0;  ///< no plan of this policy can be faster (0: not computed)
   Bottleneck bottleneck = Bottleneck::gpu;
-  std::string reason;  ///< one line: why this plan and not another
+  std::string reason{};  ///< one line: why this plan and not another
 };
 
 }  // namespace modalkv

@@ -1,0 +1,45 @@
+#include "scheduler/perturb.hpp"
+
+#include <initializer_list>
+
+namespace modalkv {
+namespace {
+
+// SplitMix64: the same draws on every platform.
+class Draws {
+ public:
+  explicit Draws(std::uint64_t seed) : state_(seed) {}
+  double factor(double fraction) {
+    state_ += 0x9e3779b97f4a7c15u;
+    std::uint64_t z = state_;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+    const double unit = static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1p-53;
+    return 1 - fraction + 2 * fraction * unit;
+  }
+
+ private:
+  std::uint64_t state_;
+};
+
+}  // namespace
+
+HardwareProfile perturbed(const HardwareProfile& hardware, double fraction, std::uint64_t seed) {
+  HardwareProfile result = hardware;
+  Draws draws(seed);
+  GpuProfile& gpu = result.gpu;
+  for (Sourced<double>* number :
+       {&gpu.memory_bytes_per_s, &gpu.flops_16bit, &gpu.attention_launch_ns,
+        &gpu.small_ops_ns_per_layer, &gpu.small_ops_ns_per_token, &gpu.step_host_ns,
+        &gpu.handover_ns, &result.link.descriptor_ns})
+    number->value *= draws.factor(fraction);
+  const double link = draws.factor(fraction);
+  result.link.h2d_bytes_per_s.value *= link;
+  result.link.d2h_bytes_per_s.value *= link;
+  for (LinkPoint& point : result.link.piece_table.value) point.bytes_per_s *= link;
+  const double dram = draws.factor(fraction);
+  for (NumaNode& node : result.host.numa_nodes.value) node.dram_bytes_per_s *= dram;
+  return result;
+}
+
+}  // namespace modalkv

@@ -1,0 +1,159 @@
+#include "scheduler/placement.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+namespace modalkv {
+namespace {
+
+std::size_t index(Action action) {
+  return static_cast<std::size_t>(action);
+}
+std::size_t index(LayerKind kind) {
+  return static_cast<std::size_t>(kind);
+}
+
+}  // namespace
+
+int StepProblem::layers_of(LayerKind kind) const {
+  const int held = std::min(layers, policy->high_first_layers + policy->high_last_layers);
+  return kind == LayerKind::held_high ? held : layers - held;
+}
+
+LayerKind StepProblem::kind_of(int layer) const {
+  const bool held = layer < policy->high_first_layers || layer >= layers - policy->high_last_layers;
+  return held ? LayerKind::held_high : LayerKind::planned;
+}
+
+Placement first_choice(const StepProblem& problem) {
+  Placement placement;
+  const auto& places = problem.policy->places;
+  for (int g = 0; g < problem.demand.group_count; ++g) {
+    const auto i = static_cast<std::size_t>(g);
+    const DemandGroup& group = problem.demand.groups[i];
+    const double low = group.tokens > 0
+                           ? static_cast<double>(group.encoded) / static_cast<double>(group.tokens)
+                           : 0;
+    Shares& shares = placement.shares[i];
+    shares[index(places.resident ? Action::resident_high : Action::streamed_high)] = 1 - low;
+    shares[index(places.resident ? Action::resident_low : Action::streamed_low)] = low;
+  }
+  return placement;
+}
+
+TokenSplit split_tokens(const DemandGroup& group, const Shares& shares) {
+  TokenSplit split{};
+  double share = 0;
+  Tokens given = 0;
+  for (std::size_t a = 0; a < split.size(); ++a) {
+    share += shares[a];
+    const bool last = share >= 1 - 1e-9;
+    const Tokens until =
+        last ? group.tokens : static_cast<Tokens>(share * static_cast<double>(group.tokens));
+    split[a] = until - given;
+    given = until;
+    if (last) break;
+  }
+  return split;
+}
+
+LayerLoads layer_loads(const StepProblem& problem, const Placement& placement) {
+  LayerLoads loads{};
+  for (int g = 0; g < problem.demand.group_count; ++g) {
+    const auto i = static_cast<std::size_t>(g);
+    const DemandGroup& group = problem.demand.groups[i];
+    if (group.tokens == 0) continue;
+    const TokenSplit tokens = split_tokens(group, placement.shares[i]);
+    const auto bytes = [&](Action high, Action low) {
+      return tokens[index(high)] * group.high_bytes + tokens[index(low)] * group.low_bytes;
+    };
+    LayerLoad& load = loads[index(group.kind)];
+    load.resident_bytes += bytes(Action::resident_high, Action::resident_low);
+    load.cpu_bytes += bytes(Action::cpu_high, Action::cpu_low);
+    load.streamed_high_bytes += tokens[index(Action::streamed_high)] * group.high_bytes;
+    load.high_piece_bytes = CostModel::piece_bytes(group.high_bytes);
+    if (group.low_bytes == 0) continue;
+    load.streamed_low_bytes += tokens[index(Action::streamed_low)] * group.low_bytes;
+    load.low_piece_bytes = CostModel::piece_bytes(group.low_bytes);
+  }
+  return loads;
+}
+
+MemoryUse memory_use(const StepProblem& problem, const LayerLoads& loads, int staging_slots) {
+  MemoryUse use;
+  Bytes slot_bytes = 0;
+  for (const LayerKind kind : {LayerKind::planned, LayerKind::held_high}) {
+    const LayerLoad& load = loads[index(kind)];
+    const Bytes layers = problem.layers_of(kind);
+    use.resident_bytes += layers * load.resident_bytes;
+    use.host_bytes += layers * (load.streamed_bytes() + load.cpu_bytes);
+    if (layers > 0) slot_bytes = std::max(slot_bytes, load.streamed_bytes());
+  }
+  use.staging_bytes = staging_slots * slot_bytes;
+  return use;
+}
+
+bool fits(const StepProblem& problem, const MemoryUse& use) {
+  return use.device_bytes() <= problem.device_budget_bytes &&
+         use.host_bytes <= problem.host_budget_bytes;
+}
+
+std::array<LayerTimes, kLayerKinds> layer_times(const StepProblem& problem,
+                                                const LayerLoads& loads) {
+  const CostModel& cost = *problem.cost;
+  // Prefill reads its context too, but its arithmetic hides that (it is in fresh_attention).
+  const auto read_ns = [&](Bytes bytes) {
+    return cost.attend_ns(static_cast<Bytes>(static_cast<double>(bytes) * problem.decode_share));
+  };
+  std::array<LayerTimes, kLayerKinds> times;
+  for (std::size_t kind = 0; kind < times.size(); ++kind) {
+    const LayerLoad& load = loads[kind];
+    times[kind] = {
+        .before_attention_ns = problem.compute.before_attention_ns,
+        .attend_resident_ns = problem.compute.fresh_attention_ns + read_ns(load.resident_bytes),
+        .attend_streamed_ns = read_ns(load.streamed_bytes()),
+        .after_attention_ns = problem.compute.after_attention_ns,
+        .copy_ns = cost.h2d_ns(load.streamed_high_bytes, load.high_piece_bytes) +
+                   cost.h2d_ns(load.streamed_low_bytes, load.low_piece_bytes),
+        .cpu_ns = cost.cpu_attend_ns(load.cpu_bytes)};
+  }
+  return times;
+}
+
+bool can_fit(const StepProblem& problem) {
+  const PlacePermissions& places = problem.policy->places;
+  double total = 0, widest_layer = 0;
+  for (const LayerKind kind : {LayerKind::planned, LayerKind::held_high}) {
+    double layer = 0;
+    for (int g = 0; g < problem.demand.group_count; ++g) {
+      const DemandGroup& group = problem.demand.groups[static_cast<std::size_t>(g)];
+      if (group.kind != kind) continue;
+      const Bytes bytes = group.low_bytes > 0 ? group.low_bytes : group.high_bytes;
+      layer += static_cast<double>(group.tokens) * static_cast<double>(bytes);
+    }
+    total += problem.layers_of(kind) * layer;
+    if (problem.layers_of(kind) > 0) widest_layer = std::max(widest_layer, layer);
+  }
+  const bool off_device = places.streamed || places.cpu;
+  const double on_host =
+      off_device ? std::min(total, static_cast<double>(problem.host_budget_bytes)) : 0;
+  const double resident = total - on_host;
+  if (resident > 0 && !places.resident) return false;
+  // Two slots are the least that overlaps; the CPU needs none.
+  const double staging = places.cpu || total == 0 ? 0 : 2 * widest_layer * (on_host / total);
+  // With room on both sides the host need not be filled: ask for the smaller of the two footprints.
+  if (total <= static_cast<double>(problem.device_budget_bytes) && places.resident) return true;
+  return resident + staging <= static_cast<double>(problem.device_budget_bytes);
+}
+
+Nanos steady_step_ns(const StepProblem& problem, const Placement& placement) {
+  const auto times = layer_times(problem, layer_loads(problem, placement));
+  std::vector<LayerTimes> layers(static_cast<std::size_t>(problem.layers));
+  for (int l = 0; l < problem.layers; ++l)
+    layers[static_cast<std::size_t>(l)] = times[index(problem.kind_of(l))];
+  return steady_step_ns(layers, problem.compute.step_ns, problem.cost->handover_ns(),
+                        placement.staging_slots);
+}
+
+}  // namespace modalkv

@@ -1,0 +1,321 @@
+#include "scheduler/planner.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <vector>
+
+#include "scheduler/linear_program.hpp"
+
+namespace modalkv {
+namespace {
+
+using Sense = LinearProgram::Sense;
+
+constexpr std::array kSlotChoices{2, 3, 4};
+constexpr std::array kBlends{0.25, 0.5, 0.75, 1.0};
+
+std::size_t index(Action action) {
+  return static_cast<std::size_t>(action);
+}
+
+bool is_low(Action action) {
+  return action == Action::resident_low || action == Action::streamed_low ||
+         action == Action::cpu_low;
+}
+bool is_resident(Action action) {
+  return action == Action::resident_high || action == Action::resident_low;
+}
+bool is_streamed(Action action) {
+  return action == Action::streamed_high || action == Action::streamed_low;
+}
+
+struct LpChoice {
+  int staging_slots = 2;
+  bool cpu = false;
+  double premium = kPrecisionPremium;
+};
+
+// The program's variables: time, staging, then the permitted (group, action) shares.
+class PlacementProgram {
+ public:
+  PlacementProgram(const StepProblem& problem, const LpChoice& choice)
+      : problem_(problem), choice_(choice) {
+    for (int g = 0; g < problem.demand.group_count; ++g)
+      if (group(g).tokens > 0)
+        for (int a = 0; a < kActions; ++a)
+          if (permitted(group(g), static_cast<Action>(a)))
+            variables_.push_back({g, static_cast<Action>(a)});
+    const ComputeTimes& compute = problem.compute;
+    const double layers = problem.layers;
+    gemm_ns_ =
+        layers * static_cast<double>(compute.before_attention_ns + compute.after_attention_ns) +
+        static_cast<double>(compute.step_ns);
+    gpu_ns_ = gemm_ns_ + layers * static_cast<double>(compute.fresh_attention_ns);
+  }
+
+  std::optional<LinearProgram::Solution> solve() const {
+    LinearProgram program(2 + static_cast<int>(variables_.size()));
+    program.minimize(kTime, 1);
+    add_shares(program);
+    add_memory(program);
+    add_time(program);
+    return program.solve();
+  }
+
+  Placement placement(const LinearProgram::Solution& solution) const {
+    Placement result{.staging_slots = choice_.staging_slots};
+    for (std::size_t v = 0; v < variables_.size(); ++v)
+      result.shares[static_cast<std::size_t>(variables_[v].group)][index(variables_[v].action)] =
+          std::max(0.0, solution.values[v + 2]);
+    return result;
+  }
+
+  /// The program measures time in this unit.
+  double time_unit_ns() const { return gpu_ns_; }
+
+ private:
+  static constexpr int kTime = 0, kStaging = 1;
+  struct Variable {
+    int group;
+    Action action;
+  };
+
+  const DemandGroup& group(int g) const {
+    return problem_.demand.groups[static_cast<std::size_t>(g)];
+  }
+
+  bool permitted(const DemandGroup& of, Action action) const {
+    const PlacePermissions& places = problem_.policy->places;
+    if (is_low(action) && of.low_bytes == 0) return false;
+    if (!is_low(action) && of.encoded >= of.tokens) return false;
+    if (is_resident(action)) return places.resident;
+    // Off the GPU, 16 bits are never better than what may be compressed.
+    if (!is_low(action) && of.low_bytes > 0) return false;
+    return is_streamed(action) ? places.streamed : choice_.cpu && places.cpu;
+  }
+
+  double bytes_of(const Variable& variable) const {  // of the whole group, in one layer
+    const DemandGroup& of = group(variable.group);
+    return static_cast<double>(of.tokens) *
+           static_cast<double>(is_low(variable.action) ? of.low_bytes : of.high_bytes);
+  }
+
+  void add_shares(LinearProgram& program) const {
+    for (int g = 0; g < problem_.demand.group_count; ++g) {
+      if (group(g).tokens == 0) continue;
+      const int whole = program.add_row(Sense::equal, 1);
+      const double encoded =
+          static_cast<double>(group(g).encoded) / static_cast<double>(group(g).tokens);
+      const int uncompressed = program.add_row(Sense::at_most, 1 - encoded);
+      for (std::size_t v = 0; v < variables_.size(); ++v) {
+        if (variables_[v].group != g) continue;
+        program.set(whole, static_cast<int>(v) + 2, 1);
+        if (!is_low(variables_[v].action)) program.set(uncompressed, static_cast<int>(v) + 2, 1);
+      }
+    }
+  }
+
+  void add_memory(LinearProgram& program) const {
+    const auto device_unit = static_cast<double>(std::max<Bytes>(1, problem_.device_budget_bytes));
+    const auto host_unit = static_cast<double>(std::max<Bytes>(1, problem_.host_budget_bytes));
+    const int device =
+        program.add_row(Sense::at_most, problem_.device_budget_bytes > 0 ? 1 - 1e-6 : 0);
+    const int host = program.add_row(Sense::at_most, problem_.host_budget_bytes > 0 ? 1 - 1e-6 : 0);
+    program.set(device, kStaging, 1);
+    for (const LayerKind kind : {LayerKind::planned, LayerKind::held_high}) {
+      if (problem_.layers_of(kind) == 0) continue;
+      const int staging = program.add_row(Sense::at_most, 0);  // slots x streamed <= staging
+      program.set(staging, kStaging, -1);
+      for (std::size_t v = 0; v < variables_.size(); ++v) {
+        const DemandGroup& of = group(variables_[v].group);
+        if (of.kind != kind) continue;
+        const double layer_bytes = bytes_of(variables_[v]);
+        const double bytes = layer_bytes * problem_.layers_of(kind);
+        const int column = static_cast<int>(v) + 2;
+        if (is_resident(variables_[v].action)) {
+          program.set(device, column, bytes / device_unit);
+          continue;
+        }
+        program.set(host, column, bytes / host_unit);
+        if (is_streamed(variables_[v].action))
+          program.set(staging, column, choice_.staging_slots * layer_bytes / device_unit);
+      }
+    }
+  }
+
+  void add_time(LinearProgram& program) const {
+    const CostModel& cost = *problem_.cost;
+    const double unit = time_unit_ns();
+    const int gpu = program.add_row(Sense::at_least, gpu_ns_ / unit);
+    const int link = program.add_row(Sense::at_least, 0);
+    // CPU attention needs the layer's queries and feeds its projection: it is serial with the
+    // GEMMs.
+    const int cpu = program.add_row(Sense::at_least, gemm_ns_ / unit);
+    for (const int row : {gpu, link, cpu}) program.set(row, kTime, 1);
+    for (std::size_t v = 0; v < variables_.size(); ++v) {
+      const Variable& variable = variables_[v];
+      const DemandGroup& of = group(variable.group);
+      const double bytes = bytes_of(variable) * problem_.layers_of(of.kind);
+      const int column = static_cast<int>(v) + 2;
+      const double read_ns = bytes * problem_.decode_share * cost.attend_ns_per_byte();
+      if (is_resident(variable.action) || is_streamed(variable.action))
+        program.set(gpu, column, -read_ns / unit);
+      if (is_streamed(variable.action)) {
+        const Bytes piece =
+            CostModel::piece_bytes(is_low(variable.action) ? of.low_bytes : of.high_bytes);
+        program.set(link, column, -bytes * cost.h2d_ns_per_byte(piece) / unit);
+      } else if (!is_resident(variable.action)) {
+        program.set(cpu, column, -bytes * cost.cpu_ns_per_byte() / unit);
+      }
+      if (is_low(variable.action)) program.minimize(column, choice_.premium * weight(of));
+    }
+  }
+
+  // The group's part in the tokens of all compressible groups.
+  double weight(const DemandGroup& of) const {
+    Tokens all = 0;
+    for (int g = 0; g < problem_.demand.group_count; ++g)
+      if (group(g).low_bytes > 0) all += group(g).tokens;
+    return static_cast<double>(of.tokens) / static_cast<double>(all);
+  }
+
+  const StepProblem& problem_;
+  LpChoice choice_;
+  std::vector<Variable> variables_;
+  double gemm_ns_ = 0;  // GPU time that nothing overlaps with CPU attention
+  double gpu_ns_ = 0;   // GPU time without reading stored KV
+};
+
+std::optional<Placement> solve(const StepProblem& problem, const LpChoice& choice) {
+  const PlacementProgram program(problem, choice);
+  const auto solution = program.solve();
+  if (!solution) return std::nullopt;
+  return program.placement(*solution);
+}
+
+Placement blend(const Placement& from, const Placement& to, double weight) {
+  Placement result = from;
+  for (std::size_t g = 0; g < result.shares.size(); ++g)
+    for (std::size_t a = 0; a < result.shares[g].size(); ++a)
+      result.shares[g][a] += weight * (to.shares[g][a] - from.shares[g][a]);
+  return result;
+}
+
+// Share of compressible tokens stored compressed, priced as the program does.
+double precision_price_ns(const StepProblem& problem, const Placement& placement) {
+  double low = 0, all = 0;
+  for (int g = 0; g < problem.demand.group_count; ++g) {
+    const auto i = static_cast<std::size_t>(g);
+    const DemandGroup& group = problem.demand.groups[i];
+    if (group.low_bytes == 0) continue;
+    all += static_cast<double>(group.tokens);
+    for (const Action action : {Action::resident_low, Action::streamed_low, Action::cpu_low})
+      low += static_cast<double>(group.tokens) * placement.shares[i][index(action)];
+  }
+  if (all == 0) return 0;
+  const ComputeTimes& compute = problem.compute;
+  const auto gpu_ns = static_cast<double>(
+      problem.layers *
+          (compute.before_attention_ns + compute.fresh_attention_ns + compute.after_attention_ns) +
+      compute.step_ns);
+  return kPrecisionPremium * gpu_ns * low / all;
+}
+
+// Keeps the best of the placements offered.
+struct Best {
+  const StepProblem& problem;
+  std::optional<Placement> placement{};
+  double price_ns = 0;
+
+  void offer(const Placement& candidate) {
+    const LayerLoads loads = layer_loads(problem, candidate);
+    if (!fits(problem, memory_use(problem, loads, candidate.staging_slots))) return;
+    const double price = static_cast<double>(steady_step_ns(problem, candidate)) +
+                         precision_price_ns(problem, candidate);
+    if (placement && price >= price_ns) return;
+    placement = candidate;
+    price_ns = price;
+  }
+};
+
+}  // namespace
+
+std::optional<Placement> plan_placement(const StepProblem& problem) {
+  const Placement first = first_choice(problem);
+  if (problem.policy->places.resident &&
+      fits(problem, memory_use(problem, layer_loads(problem, first), first.staging_slots)))
+    return first;
+  Best best{problem};
+  for (const int slots : kSlotChoices) {
+    const auto streaming = solve(problem, {.staging_slots = slots, .cpu = false});
+    if (streaming) best.offer(*streaming);
+    if (!problem.policy->places.cpu) continue;
+    const auto with_cpu = solve(problem, {.staging_slots = slots, .cpu = true});
+    if (!with_cpu) continue;
+    for (const double weight : kBlends)
+      if (streaming || weight == 1.0)
+        best.offer(streaming ? blend(*streaming, *with_cpu, weight) : *with_cpu);
+  }
+  return best.placement;
+}
+
+Nanos step_lower_bound_ns(const StepProblem& problem) {
+  const PlacementProgram program(
+      problem, {.staging_slots = 1, .cpu = problem.policy->places.cpu, .premium = 0});
+  const auto solution = program.solve();
+  // One nanosecond a layer for the rounding of its parts.
+  return solution
+             ? std::max<Nanos>(0, static_cast<Nanos>(solution->objective * program.time_unit_ns()) -
+                                      problem.layers)
+             : 0;
+}
+
+Plan describe_plan(const StepProblem& problem, const Placement& placement) {
+  const LayerLoads loads = layer_loads(problem, placement);
+  const MemoryUse use = memory_use(problem, loads, placement.staging_slots);
+  const auto times = layer_times(problem, loads);
+  Plan plan{.staging_slots = use.staging_bytes > 0 ? placement.staging_slots : 0,
+            .staging_bytes = use.staging_bytes,
+            .device_bytes = use.device_bytes(),
+            .host_bytes = use.host_bytes,
+            .step_ns = steady_step_ns(problem, placement),
+            .lower_bound_ns = step_lower_bound_ns(problem)};
+  Nanos gpu_ns = problem.compute.step_ns, link_ns = 0, cpu_ns = 0;
+  for (int l = 0; l < problem.layers; ++l) {
+    const LayerKind kind = problem.kind_of(l);
+    LayerPlan layer;
+    for (int g = 0; g < problem.demand.group_count; ++g) {
+      const DemandGroup& group = problem.demand.groups[static_cast<std::size_t>(g)];
+      if (group.kind != kind) continue;
+      const TokenSplit tokens = split_tokens(group, placement.shares[static_cast<std::size_t>(g)]);
+      for (int a = 0; a < kActions; ++a) {
+        const auto action = static_cast<Action>(a);
+        const Tokens count = tokens[index(action)];
+        layer[action].tokens += count;
+        layer[action].bytes += count * (is_low(action) ? group.low_bytes : group.high_bytes);
+      }
+    }
+    plan.layers.push_back(layer);
+    const LayerTimes& time = times[static_cast<std::size_t>(kind)];
+    gpu_ns += time.before_attention_ns + time.attend_resident_ns + time.attend_streamed_ns +
+              time.after_attention_ns;
+    link_ns += time.copy_ns;
+    cpu_ns += time.cpu_ns;
+  }
+  // CPU attention binds where it makes the GPU wait although the link would not.
+  if (link_ns > gpu_ns) {
+    plan.bottleneck = Bottleneck::link;
+  } else if (cpu_ns > 0 && plan.step_ns > gpu_ns + gpu_ns / 100) {
+    plan.bottleneck = Bottleneck::cpu;
+  }
+  if (use.host_bytes == 0) {
+    plan.reason = "all KV fits the GPU budget: nothing is moved";
+  } else {
+    plan.reason =
+        std::string("KV exceeds the GPU budget; bound by ") + std::string(name(plan.bottleneck));
+  }
+  return plan;
+}
+
+}  // namespace modalkv
