@@ -1,0 +1,428 @@
+#include "runtime/replay.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <vector>
+
+#include "modalkv/error.hpp"
+#include "runtime/replay_recorder.hpp"
+#include "scheduler/admission.hpp"
+#include "scheduler/batcher.hpp"
+#include "scheduler/cost_model.hpp"
+#include "scheduler/planner.hpp"
+#include "scheduler/residency.hpp"
+#include "scheduler/selection.hpp"
+
+namespace modalkv {
+namespace {
+
+// Traces count the image tokens of models that read one token per 28 x 28 pixels.
+constexpr double kTracePixelsPerToken = 28.0 * 28.0;
+
+struct PreparedRequest {
+  Nanos arrival_ns = 0;
+  Tokens prompt = 0;
+  Tokens visual = 0;
+  std::int32_t images = 0;
+  Tokens output = 0;
+};
+
+PreparedRequest prepare(const Trace& trace, const Request& request, const ReplayConfig& config) {
+  PreparedRequest prepared{.arrival_ns = static_cast<Nanos>(std::llround(
+                               static_cast<double>(request.arrival_ns) / config.rate_scale)),
+                           .prompt = request.prompt_tokens,
+                           .visual = request.visual_tokens,
+                           .images = request.images,
+                           .output = request.output_tokens};
+  if (config.image_tokens == ImageTokenSource::trace) return prepared;
+  prepared.visual = 0;
+  for (const Segment& segment : trace.segments_of(request))
+    if (segment.token_class == TokenClass::image || segment.token_class == TokenClass::video)
+      prepared.visual += image_tokens(config.model.image_rule,
+                                      static_cast<double>(segment.tokens) * kTracePixelsPerToken);
+  prepared.prompt = request.prompt_tokens - request.visual_tokens + prepared.visual;
+  return prepared;
+}
+
+}  // namespace
+
+class Replay::Impl {
+ public:
+  Impl(const Trace& trace, const ReplayConfig& config)
+      : trace_(trace),
+        config_(config),
+        belief_(config.model, config.hardware),
+        actual_(config.model, config.actual_hardware.value_or(config.hardware)),
+        batcher_({config.limits.max_sequences, config.limits.max_step_tokens}),
+        recorder_(config, trace.requests.size()),
+        layers_(static_cast<std::size_t>(config.model.layers)) {
+    device_budget_bytes_ = belief_.device_kv_budget_bytes(config.limits.memory_utilization);
+    const PlacePermissions& places = config.policy.places;
+    host_budget_bytes_ = places.streamed || places.cpu ? belief_.host_kv_budget_bytes() : 0;
+    const Bytes token_bytes = kv_bytes_per_token(config.model, config.policy.high);
+    if (device_budget_bytes_ < token_bytes)
+      throw Error(config.model.name + " does not fit " + config.hardware.name + ": weights of " +
+                  std::to_string(belief_.weight_bytes() / kMiB) +
+                  " MiB and workspace leave no GPU memory for KV; choose a larger GPU or a "
+                  "smaller model");
+    recorder_.set_capacity({.device_kv_budget_bytes = device_budget_bytes_,
+                            .host_kv_budget_bytes = host_budget_bytes_,
+                            .weight_bytes = belief_.weight_bytes(),
+                            .kv_bytes_per_token = token_bytes,
+                            .device_tokens_16bit = device_budget_bytes_ / token_bytes});
+    high_bytes_ = kv_bytes_per_token_layer(config.model, config.policy.high);
+    const auto low = [&](const std::optional<KvFormat>& format) {
+      return format ? kv_bytes_per_token_layer(config.model, *format) : 0;
+    };
+    low_bytes_ = {0, low(config.policy.text_low), low(config.policy.visual_low)};
+  }
+
+  bool advance(std::int64_t steps) {
+    for (std::int64_t i = 0; i < steps; ++i)
+      if (!step()) return false;
+    return true;
+  }
+
+  std::int64_t requests_done() const { return recorder_.requests_done(); }
+
+  ReplayResult finish() { return recorder_.finish(residency_.replans()); }
+
+ private:
+  using GroupTokens = std::array<Tokens, kMaxGroups>;
+
+  // --- the queue
+
+  void receive_arrivals() {
+    while (next_arrival_ < trace_.requests.size()) {
+      const Request& request = trace_.requests[next_arrival_];
+      const PreparedRequest prepared = prepare(trace_, request, config_);
+      if (prepared.arrival_ns > now_ns_) return;
+      const auto index = static_cast<std::uint32_t>(next_arrival_++);
+      recorder_.arrived(index, prepared.arrival_ns, prepared.prompt, prepared.visual,
+                        batcher_.waiting());
+      const Sequence sequence{.request = index,
+                              .prompt = prepared.prompt,
+                              .visual = prepared.visual,
+                              .images = prepared.images,
+                              .output = prepared.output};
+      if (prepared.prompt + prepared.output > config_.model.context_tokens) {
+        recorder_.not_run(index, RequestState::beyond_context);
+      } else if (!fits_alone(sequence)) {
+        recorder_.not_run(index, RequestState::too_large);
+      } else {
+        batcher_.enqueue(sequence);
+      }
+    }
+  }
+
+  bool fits_alone(const Sequence& sequence) const {
+    GroupTokens tokens{};
+    add_tokens(tokens, sequence, round_up(sequence.prompt + sequence.output, kPageTokens));
+    return can_fit(problem_of(tokens));
+  }
+
+  void admit() {
+    GroupTokens reserved = reserved_tokens();
+    while (const Sequence* candidate = batcher_.candidate()) {
+      GroupTokens with = reserved;
+      add_tokens(with, *candidate, candidate->reserved_tokens());
+      if (!may_join(reserved, with)) return;
+      recorder_.scheduled(candidate->request, now_ns_);
+      batcher_.admit();
+      reserved = with;
+    }
+  }
+
+  bool may_join(const GroupTokens& without, const GroupTokens& with) {
+    const auto running = static_cast<Tokens>(batcher_.running().size());
+    if (running == 0) return true;  // alone, everything that was enqueued fits
+    if (refused_) return false;
+    const StepProblem after = problem_of(with);
+    if (!can_fit(after)) return false;
+    if (config_.admission == AdmissionRule::memory) return true;
+    refused_ = !keeps_throughput(decode_problem(without, running),
+                                 decode_problem(with, running + 1), running);
+    return !refused_;
+  }
+
+  // --- one step
+
+  bool step() {
+    receive_arrivals();
+    if (batcher_.idle()) {
+      if (next_arrival_ == trace_.requests.size()) return false;
+      now_ns_ =
+          std::max(now_ns_, prepare(trace_, trace_.requests[next_arrival_], config_).arrival_ns);
+      pipeline_ = Pipeline::idle_at(now_ns_);
+      d2h_free_ns_ = d2h_guard_ns_ = now_ns_;
+      return true;
+    }
+    batcher_.begin_step();
+    while (batcher_.running().size() > 1 && !can_fit(problem_of(reserved_tokens()))) preempt();
+    admit();
+    StepProblem problem = problem_of(held_tokens());
+    while (!residency_.place(problem, decode_compute())) {
+      preempt();
+      problem = problem_of(held_tokens());
+    }
+    run(problem);
+    return true;
+  }
+
+  void preempt() {
+    const GroupTokens before = held_tokens();
+    GroupTokens left{};
+    const Sequence& youngest = batcher_.running().back();
+    add_tokens(left, youngest, youngest.held_tokens());
+    residency_.remove(before, left);
+    recorder_.preempted(youngest.request);
+    batcher_.preempt_youngest();
+    refused_ = false;
+  }
+
+  void run(StepProblem& problem) {
+    problem.compute = actual_.compute(batch_shape(problem));
+    problem.cost = &actual_;
+    const LayerLoads loads = layer_loads(problem, residency_.placement());
+    const MemoryUse use = memory_use(problem, loads, residency_.placement().staging_slots);
+    const Migration& migration = residency_.migration();
+    const Bytes piece = CostModel::piece_bytes(high_bytes_);
+    const Nanos moved_ns = actual_.h2d_ns(migration.to_device_bytes, piece);
+
+    auto times = layer_times(problem, loads);
+    Nanos d2h_ns = actual_.d2h_ns(migration.to_host_bytes, piece);
+    if (d2h_ns > 0) {
+      Nanos h2d_ns = moved_ns;
+      for (std::size_t k = 0; k < times.size(); ++k)
+        h2d_ns += times[k].copy_ns * problem.layers_of(static_cast<LayerKind>(k));
+      const Nanos slower = actual_.with_opposing_traffic(d2h_ns, h2d_ns);
+      if (h2d_ns > 0) {
+        const double stretch = static_cast<double>(actual_.with_opposing_traffic(h2d_ns, d2h_ns)) /
+                               static_cast<double>(h2d_ns);
+        for (LayerTimes& layer : times)
+          layer.copy_ns = static_cast<Nanos>(static_cast<double>(layer.copy_ns) * stretch);
+      }
+      d2h_ns = slower;
+    }
+    for (int l = 0; l < problem.layers; ++l)
+      layers_[static_cast<std::size_t>(l)] = times[static_cast<std::size_t>(problem.kind_of(l))];
+
+    // What left the GPU two steps ago must be gone before its room is used again.
+    pipeline_.gpu_free_ns = std::max(pipeline_.gpu_free_ns, d2h_guard_ns_);
+    pipeline_.link_free_ns += moved_ns;
+    const Nanos step_ns = problem.compute.step_ns + actual_.encode_ns(migration.encode_bytes);
+    const Nanos predicted_ns =
+        config_.actual_hardware ? predicted_step_ns(problem, loads, step_ns) : 0;
+    const StepTiming timing = run_step(pipeline_, layers_, step_ns, actual_.handover_ns(),
+                                       residency_.placement().staging_slots);
+    d2h_guard_ns_ = d2h_free_ns_;
+    if (d2h_ns > 0) d2h_free_ns_ = std::max(d2h_free_ns_, timing.begin_ns) + d2h_ns;
+
+    Bytes streamed_bytes = migration.to_device_bytes;
+    for (std::size_t k = 0; k < loads.size(); ++k)
+      streamed_bytes += loads[k].streamed_bytes() * problem.layers_of(static_cast<LayerKind>(k));
+    finish_step({.begin_ns = timing.begin_ns,
+                 .end_ns = timing.end_ns,
+                 .gpu_busy_ns = timing.gpu_busy_ns,
+                 .h2d_busy_ns = timing.link_busy_ns + moved_ns,
+                 .d2h_busy_ns = d2h_ns,
+                 .cpu_busy_ns = timing.cpu_busy_ns,
+                 .decode_sequences = decode_sequences_,
+                 .waiting_requests = static_cast<std::int32_t>(batcher_.waiting()),
+                 .prefill_tokens = prefill_tokens_,
+                 .device_kv_bytes = use.resident_bytes,
+                 .staging_bytes = use.staging_bytes,
+                 .host_kv_bytes = use.host_bytes,
+                 .h2d_bytes = streamed_bytes,
+                 .d2h_bytes = migration.to_host_bytes},
+                problem, predicted_ns);
+  }
+
+  Nanos predicted_step_ns(const StepProblem& actual, const LayerLoads& loads, Nanos) const {
+    StepProblem problem = actual;
+    problem.cost = &belief_;
+    problem.compute = belief_.compute(shape_);
+    const auto times = layer_times(problem, loads);
+    std::vector<LayerTimes> layers(layers_.size());
+    for (int l = 0; l < problem.layers; ++l)
+      layers[static_cast<std::size_t>(l)] = times[static_cast<std::size_t>(problem.kind_of(l))];
+    Pipeline pipeline = pipeline_;
+    const StepTiming timing =
+        run_step(pipeline, layers,
+                 problem.compute.step_ns + belief_.encode_ns(residency_.migration().encode_bytes),
+                 belief_.handover_ns(), residency_.placement().staging_slots);
+    return timing.end_ns - timing.begin_ns;
+  }
+
+  void finish_step(const StepRecord& record, const StepProblem& problem, Nanos predicted_ns) {
+    now_ns_ = record.end_ns;
+    GroupTokens held{};
+    Tokens tokens = 0;
+    for (int g = 0; g < problem.demand.group_count; ++g) {
+      held[static_cast<std::size_t>(g)] = problem.demand.groups[static_cast<std::size_t>(g)].tokens;
+      if (g < kPermissions) tokens += held[static_cast<std::size_t>(g)];
+    }
+    recorder_.step(record, tokens, problem.compute.vision_ns, predicted_ns);
+
+    bool any_finished = false;
+    GroupTokens left{};
+    for (Sequence& sequence : batcher_.running()) {
+      const bool yields = sequence.chunk > 0 && sequence.context() >= sequence.prompt;
+      if (!yields) continue;
+      recorder_.token(sequence.request, sequence.last_token_ns, now_ns_, sequence.produced == 0);
+      if (sequence.produced + 1 < sequence.output) continue;
+      any_finished = true;
+      recorder_.finished(sequence.request, now_ns_, sequence.output);
+      add_tokens(left, sequence, sequence.held_tokens());
+    }
+    batcher_.end_step(now_ns_);
+    if (!any_finished) return;
+    batcher_.remove_finished();
+    residency_.remove(held, left);
+    refused_ = false;
+  }
+
+  // --- sums over sequences
+
+  void add_tokens(GroupTokens& tokens, const Sequence& sequence, Tokens held) const {
+    const Tokens visual = std::min(sequence.visual, held);
+    const PermissionCounts counts = count_permissions(config_.policy, held - visual, visual);
+    tokens[0] += counts.high_only;
+    tokens[1] += counts.text_low;
+    tokens[2] += counts.visual_low;
+    tokens[kPermissions] += held;
+  }
+
+  GroupTokens held_tokens() const {
+    GroupTokens tokens{};
+    for (const Sequence& sequence : batcher_.running())
+      add_tokens(tokens, sequence, sequence.held_tokens());
+    return tokens;
+  }
+
+  GroupTokens reserved_tokens() const {
+    GroupTokens tokens{};
+    for (const Sequence& sequence : batcher_.running())
+      add_tokens(tokens, sequence, sequence.reserved_tokens());
+    return tokens;
+  }
+
+  StepProblem problem_of(const GroupTokens& tokens) const {
+    StepProblem problem{.cost = &belief_,
+                        .policy = &config_.policy,
+                        .layers = config_.model.layers,
+                        .device_budget_bytes = device_budget_bytes_,
+                        .host_budget_bytes = host_budget_bytes_};
+    for (int p = 0; p < kPermissions; ++p) {
+      const auto i = static_cast<std::size_t>(p);
+      problem.demand.groups[i] = {.kind = LayerKind::planned,
+                                  .tokens = tokens[i],
+                                  .high_bytes = high_bytes_,
+                                  .low_bytes = low_bytes_[i]};
+    }
+    problem.demand.group_count = kPermissions;
+    if (problem.layers_of(LayerKind::held_high) > 0) {
+      problem.demand.groups[kPermissions] = {.kind = LayerKind::held_high,
+                                             .tokens = tokens[kPermissions],
+                                             .high_bytes = high_bytes_,
+                                             .low_bytes = 0};
+      problem.demand.group_count = kMaxGroups;
+    }
+    residency_.annotate(problem);
+    return problem;
+  }
+
+  StepProblem decode_problem(const GroupTokens& tokens, Tokens sequences) const {
+    StepProblem problem = problem_of(tokens);
+    problem.compute = belief_.compute({.decode_tokens = sequences, .sampled_tokens = sequences});
+    return problem;
+  }
+
+  ComputeTimes decode_compute() const {
+    const auto sequences = static_cast<Tokens>(batcher_.running().size());
+    return belief_.compute({.decode_tokens = sequences, .sampled_tokens = sequences});
+  }
+
+  // What this step computes; also notes which images are encoded in it.
+  BatchShape batch_shape(StepProblem& problem) {
+    BatchShape shape;
+    Tokens decode_context = 0, all_context = 0;
+    for (Sequence& sequence : batcher_.running()) {
+      all_context += sequence.context();
+      if (sequence.chunk == 0) continue;
+      if (sequence.decoding()) {
+        ++shape.decode_tokens;
+        decode_context += sequence.context();
+        continue;
+      }
+      shape.prefill_tokens += sequence.chunk;
+      const auto chunk = static_cast<double>(sequence.chunk);
+      shape.prefill_pairs += chunk * (static_cast<double>(sequence.computed) + chunk / 2);
+      if (sequence.context() >= sequence.prompt) ++shape.sampled_tokens;
+      add_new_images(shape, sequence);
+    }
+    shape.sampled_tokens += shape.decode_tokens;
+    decode_sequences_ = static_cast<std::int32_t>(shape.decode_tokens);
+    prefill_tokens_ = shape.prefill_tokens;
+    problem.decode_share =
+        all_context > 0 ? static_cast<double>(decode_context) / static_cast<double>(all_context)
+                        : 0;
+    shape_ = shape;
+    return shape;
+  }
+
+  // An image is encoded whole in the step that reaches its first token.
+  void add_new_images(BatchShape& shape, Sequence& sequence) const {
+    if (sequence.images_encoded >= sequence.images || sequence.visual == 0) return;
+    const double tokens_each =
+        static_cast<double>(sequence.visual) / static_cast<double>(sequence.images);
+    const auto reached = static_cast<std::int32_t>(std::min<double>(
+        sequence.images,
+        std::ceil(static_cast<double>(std::min(sequence.context(), sequence.visual)) /
+                  tokens_each)));
+    actual_.add_images(shape, reached - sequence.images_encoded, tokens_each);
+    sequence.images_encoded = reached;
+  }
+
+  const Trace& trace_;
+  ReplayConfig config_;
+  CostModel belief_;
+  CostModel actual_;
+  Batcher batcher_;
+  Residency residency_;
+  ReplayRecorder recorder_;
+  std::vector<LayerTimes> layers_;
+
+  Bytes device_budget_bytes_ = 0;
+  Bytes host_budget_bytes_ = 0;
+  Bytes high_bytes_ = 0;  // of a token in a layer
+  std::array<Bytes, kPermissions> low_bytes_{};
+
+  std::size_t next_arrival_ = 0;
+  Nanos now_ns_ = 0;
+  Pipeline pipeline_{};
+  Nanos d2h_free_ns_ = 0;
+  Nanos d2h_guard_ns_ = 0;
+  bool refused_ = false;  // the head of the queue, until the batch changes
+  BatchShape shape_{};
+  std::int32_t decode_sequences_ = 0;
+  Tokens prefill_tokens_ = 0;
+};
+
+Replay::Replay(const Trace& trace, const ReplayConfig& config)
+    : impl_(std::make_unique<Impl>(trace, config)) {}
+Replay::~Replay() = default;
+Replay::Replay(Replay&&) noexcept = default;
+Replay& Replay::operator=(Replay&&) noexcept = default;
+bool Replay::advance(std::int64_t steps) {
+  return impl_->advance(steps);
+}
+std::int64_t Replay::requests_done() const {
+  return impl_->requests_done();
+}
+ReplayResult Replay::finish() {
+  return impl_->finish();
+}
+
+}  // namespace modalkv
