@@ -1,5 +1,6 @@
 #include "scheduler/linear_program.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -9,6 +10,8 @@ namespace modalkv {
 namespace {
 
 constexpr double kTolerance = 1e-9;
+constexpr double kInfeasibility = 1e-7;
+constexpr int kPivotsBeforeBland = 64;
 
 // Rows of the tableau hold basis variables; the last row the reduced costs; the last column
 // right-hand sides.
@@ -36,28 +39,44 @@ class Tableau {
 
   // False where the objective is unbounded over the first `usable` columns.
   bool minimize(std::size_t usable) {
-    for (;;) {
-      std::size_t entering = usable;
-      for (std::size_t j = 0; j < usable && entering == usable; ++j)
-        if (cost(j) < -kTolerance) entering = j;
+    for (int pivots = 0;; ++pivots) {
+      const std::size_t entering = entering_column(usable, pivots >= kPivotsBeforeBland);
       if (entering == usable) return true;
-      std::size_t leaving = rows_;
-      double best = std::numeric_limits<double>::infinity();
-      for (std::size_t i = 0; i < rows_; ++i) {
-        if (at(i, entering) <= kTolerance) continue;
-        const double ratio = right(i) / at(i, entering);
-        const bool tie = leaving < rows_ && std::abs(ratio - best) <= kTolerance;
-        if (tie ? basis_[i] < basis_[leaving] : ratio < best) {
-          best = ratio;
-          leaving = i;
-        }
-      }
+      const std::size_t leaving = leaving_row(entering);
       if (leaving == rows_) return false;
       pivot(leaving, entering);
     }
   }
 
  private:
+  // The steepest column; after many pivots Bland's rule, the first that helps, which cannot cycle.
+  std::size_t entering_column(std::size_t usable, bool bland) {
+    std::size_t entering = usable;
+    double steepest = -kTolerance;
+    for (std::size_t j = 0; j < usable; ++j) {
+      if (cost(j) >= steepest) continue;
+      steepest = cost(j);
+      entering = j;
+      if (bland) break;
+    }
+    return entering;
+  }
+
+  std::size_t leaving_row(std::size_t entering) {
+    std::size_t leaving = rows_;
+    double best = std::numeric_limits<double>::infinity();
+    for (std::size_t i = 0; i < rows_; ++i) {
+      if (at(i, entering) <= kTolerance) continue;
+      const double ratio = right(i) / at(i, entering);
+      const bool tie = leaving < rows_ && std::abs(ratio - best) <= kTolerance;
+      if (tie ? basis_[i] < basis_[leaving] : ratio < best) {
+        best = ratio;
+        leaving = i;
+      }
+    }
+    return leaving;
+  }
+
   std::size_t rows_, columns_;
   std::vector<double> cells_;
   std::vector<std::size_t> basis_;
@@ -65,45 +84,47 @@ class Tableau {
 
 }  // namespace
 
-LinearProgram::LinearProgram(int variables) : objective_(static_cast<std::size_t>(variables)) {}
-
-void LinearProgram::minimize(int variable, double coefficient) {
-  objective_[static_cast<std::size_t>(variable)] = coefficient;
-}
-
-int LinearProgram::add_row(Sense sense, double right_hand_side) {
-  rows_.push_back({std::vector<double>(objective_.size()), sense, right_hand_side});
-  return static_cast<int>(rows_.size()) - 1;
-}
-
-void LinearProgram::set(int row, int variable, double coefficient) {
-  rows_[static_cast<std::size_t>(row)].coefficients[static_cast<std::size_t>(variable)] =
-      coefficient;
+std::size_t LinearProgram::add_row(Sense sense, double right_hand_side) {
+  rows_.push_back({sense, right_hand_side});
+  coefficients_.resize(coefficients_.size() + objective_.size());
+  return rows_.size() - 1;
 }
 
 std::optional<LinearProgram::Solution> LinearProgram::solve() const {
-  // Columns: variables, one slack or surplus a row, one artificial a row.
+  // Rows are turned so that right-hand sides are not negative. A row that then reads "at most"
+  // starts with its slack in the basis; the others need an artificial variable, which phase one
+  // drives to zero.
   const std::size_t variables = objective_.size(), rows = rows_.size();
+  const auto turned = [&](const Row& row) {
+    return row.right_hand_side < 0 || (row.right_hand_side == 0 && row.sense == Sense::at_least);
+  };
+  const auto slack_starts = [&](const Row& row) {
+    return row.sense == (turned(row) ? Sense::at_least : Sense::at_most);
+  };
   const std::size_t artificial = variables + rows;
-  Tableau tableau(rows, artificial + rows);
+  const auto artificials = static_cast<std::size_t>(std::count_if(
+      rows_.begin(), rows_.end(), [&](const Row& row) { return !slack_starts(row); }));
+  Tableau tableau(rows, artificial + artificials);
+  std::size_t next_artificial = artificial;
   for (std::size_t i = 0; i < rows; ++i) {
     const Row& row = rows_[i];
-    const double sign = row.right_hand_side < 0 ? -1 : 1;
-    for (std::size_t j = 0; j < variables; ++j) tableau.at(i, j) = sign * row.coefficients[j];
+    const double sign = turned(row) ? -1 : 1;
+    for (std::size_t j = 0; j < variables; ++j)
+      tableau.at(i, j) = sign * coefficients_[i * variables + j];
     if (row.sense != Sense::equal)
       tableau.at(i, variables + i) = sign * (row.sense == Sense::at_most ? 1 : -1);
     tableau.right(i) = sign * row.right_hand_side;
-    if (tableau.at(i, variables + i) > 0) {
-      tableau.basis(i) = variables + i;  // its slack can start in the basis
-    } else {
-      tableau.at(i, artificial + i) = 1;
-      tableau.basis(i) = artificial + i;
-      for (std::size_t j = 0; j < artificial; ++j) tableau.cost(j) -= tableau.at(i, j);
-      tableau.right(rows) -= tableau.right(i);
+    if (slack_starts(row)) {
+      tableau.basis(i) = variables + i;
+      continue;
     }
+    tableau.at(i, next_artificial) = 1;
+    tableau.basis(i) = next_artificial++;
+    for (std::size_t j = 0; j < artificial; ++j) tableau.cost(j) -= tableau.at(i, j);
+    tableau.right(rows) -= tableau.right(i);
   }
   tableau.minimize(artificial);
-  if (-tableau.right(rows) > 1e-7) return std::nullopt;
+  if (-tableau.right(rows) > kInfeasibility) return std::nullopt;
   // An artificial left in the basis at zero must not grow again.
   for (std::size_t i = 0; i < rows; ++i) {
     if (tableau.basis(i) < artificial) continue;
@@ -114,14 +135,13 @@ std::optional<LinearProgram::Solution> LinearProgram::solve() const {
     }
   }
 
-  for (std::size_t j = 0; j <= artificial + rows; ++j) tableau.cost(j) = 0;
-  for (std::size_t j = 0; j < variables; ++j) tableau.cost(j) = objective_[j];
+  const std::size_t columns = artificial + artificials;
+  for (std::size_t j = 0; j <= columns; ++j) tableau.cost(j) = j < variables ? objective_[j] : 0;
   for (std::size_t i = 0; i < rows; ++i) {
     const std::size_t basic = tableau.basis(i);
     const double price = basic < variables ? objective_[basic] : 0;
     if (price == 0) continue;
-    for (std::size_t j = 0; j <= artificial + rows; ++j)
-      tableau.cost(j) -= price * tableau.at(i, j);
+    for (std::size_t j = 0; j <= columns; ++j) tableau.cost(j) -= price * tableau.at(i, j);
   }
   if (!tableau.minimize(artificial)) {
     std::fputs("modalkv: bug: unbounded linear program\n", stderr);

@@ -1,8 +1,8 @@
-// A small dense linear program: minimize c x subject to rows and x >= 0. Two-phase tableau simplex
-// with Bland's rule, which cannot cycle. Meant for tens of variables; a caller scales its numbers
-// to the order of one.
+// A small dense linear program: minimize c x subject to rows and x >= 0. Two-phase tableau simplex.
+// Meant for tens of variables; a caller scales its numbers to the order of one.
 #pragma once
 
+#include <cstddef>
 #include <optional>
 #include <vector>
 
@@ -17,11 +17,13 @@ class LinearProgram {
     double objective = 0;
   };
 
-  explicit LinearProgram(int variables);
-  void minimize(int variable, double coefficient);
-  /// Starts a row; `set` fills it. Unset coefficients are zero.
-  int add_row(Sense sense, double right_hand_side);
-  void set(int row, int variable, double coefficient);
+  explicit LinearProgram(std::size_t variables) : objective_(variables) {}
+  void minimize(std::size_t variable, double coefficient) { objective_[variable] = coefficient; }
+  /// Starts a row of zeros; `set` fills it.
+  std::size_t add_row(Sense sense, double right_hand_side);
+  void set(std::size_t row, std::size_t variable, double coefficient) {
+    coefficients_[row * objective_.size() + variable] = coefficient;
+  }
 
   /// Nothing where no point satisfies the rows. An unbounded objective is a bug of the caller and
   /// aborts.
@@ -29,12 +31,12 @@ class LinearProgram {
 
  private:
   struct Row {
-    std::vector<double> coefficients;
     Sense sense;
     double right_hand_side;
   };
   std::vector<double> objective_;
   std::vector<Row> rows_;
+  std::vector<double> coefficients_;  // a row after the other
 };
 
 }  // namespace modalkv

@@ -99,6 +99,11 @@ bool fits(const StepProblem& problem, const MemoryUse& use) {
          use.host_bytes <= problem.host_budget_bytes;
 }
 
+bool placement_fits(const StepProblem& problem, const Placement& placement) {
+  return fits(problem,
+              memory_use(problem, layer_loads(problem, placement), placement.staging_slots));
+}
+
 std::array<LayerTimes, kLayerKinds> layer_times(const StepProblem& problem,
                                                 const LayerLoads& loads) {
   const CostModel& cost = *problem.cost;

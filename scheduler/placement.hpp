@@ -90,6 +90,7 @@ TokenSplit split_tokens(const DemandGroup& group, const Shares& shares);
 LayerLoads layer_loads(const StepProblem& problem, const Placement& placement);
 MemoryUse memory_use(const StepProblem& problem, const LayerLoads& loads, int staging_slots);
 bool fits(const StepProblem& problem, const MemoryUse& use);
+bool placement_fits(const StepProblem& problem, const Placement& placement);
 
 /// Durations of the layers of one kind.
 std::array<LayerTimes, kLayerKinds> layer_times(const StepProblem& problem,

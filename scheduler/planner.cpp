@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <span>
 #include <vector>
 
 #include "scheduler/linear_program.hpp"
@@ -12,7 +13,7 @@ namespace {
 
 using Sense = LinearProgram::Sense;
 
-constexpr std::array kSlotChoices{2, 3, 4};
+constexpr std::array kSlotChoices{2, 4};
 constexpr std::array kBlends{0.25, 0.5, 0.75, 1.0};
 
 std::size_t index(Action action) {
@@ -55,7 +56,7 @@ class PlacementProgram {
   }
 
   std::optional<LinearProgram::Solution> solve() const {
-    LinearProgram program(2 + static_cast<int>(variables_.size()));
+    LinearProgram program(2 + variables_.size());
     program.minimize(kTime, 1);
     add_shares(program);
     add_memory(program);
@@ -75,7 +76,7 @@ class PlacementProgram {
   double time_unit_ns() const { return gpu_ns_; }
 
  private:
-  static constexpr int kTime = 0, kStaging = 1;
+  static constexpr std::size_t kTime = 0, kStaging = 1;
   struct Variable {
     int group;
     Action action;
@@ -104,35 +105,38 @@ class PlacementProgram {
   void add_shares(LinearProgram& program) const {
     for (int g = 0; g < problem_.demand.group_count; ++g) {
       if (group(g).tokens == 0) continue;
-      const int whole = program.add_row(Sense::equal, 1);
+      const std::size_t whole = program.add_row(Sense::equal, 1);
+      for (std::size_t v = 0; v < variables_.size(); ++v)
+        if (variables_[v].group == g) program.set(whole, v + 2, 1);
+      if (group(g).encoded == 0) continue;
       const double encoded =
           static_cast<double>(group(g).encoded) / static_cast<double>(group(g).tokens);
-      const int uncompressed = program.add_row(Sense::at_most, 1 - encoded);
-      for (std::size_t v = 0; v < variables_.size(); ++v) {
-        if (variables_[v].group != g) continue;
-        program.set(whole, static_cast<int>(v) + 2, 1);
-        if (!is_low(variables_[v].action)) program.set(uncompressed, static_cast<int>(v) + 2, 1);
-      }
+      const std::size_t uncompressed = program.add_row(Sense::at_most, 1 - encoded);
+      for (std::size_t v = 0; v < variables_.size(); ++v)
+        if (variables_[v].group == g && !is_low(variables_[v].action))
+          program.set(uncompressed, v + 2, 1);
     }
   }
 
   void add_memory(LinearProgram& program) const {
     const auto device_unit = static_cast<double>(std::max<Bytes>(1, problem_.device_budget_bytes));
     const auto host_unit = static_cast<double>(std::max<Bytes>(1, problem_.host_budget_bytes));
-    const int device =
+    const std::size_t device =
         program.add_row(Sense::at_most, problem_.device_budget_bytes > 0 ? 1 - 1e-6 : 0);
-    const int host = program.add_row(Sense::at_most, problem_.host_budget_bytes > 0 ? 1 - 1e-6 : 0);
+    const std::size_t host =
+        program.add_row(Sense::at_most, problem_.host_budget_bytes > 0 ? 1 - 1e-6 : 0);
     program.set(device, kStaging, 1);
     for (const LayerKind kind : {LayerKind::planned, LayerKind::held_high}) {
       if (problem_.layers_of(kind) == 0) continue;
-      const int staging = program.add_row(Sense::at_most, 0);  // slots x streamed <= staging
+      const std::size_t staging =
+          program.add_row(Sense::at_most, 0);  // slots x streamed <= staging
       program.set(staging, kStaging, -1);
       for (std::size_t v = 0; v < variables_.size(); ++v) {
         const DemandGroup& of = group(variables_[v].group);
         if (of.kind != kind) continue;
         const double layer_bytes = bytes_of(variables_[v]);
         const double bytes = layer_bytes * problem_.layers_of(kind);
-        const int column = static_cast<int>(v) + 2;
+        const std::size_t column = v + 2;
         if (is_resident(variables_[v].action)) {
           program.set(device, column, bytes / device_unit);
           continue;
@@ -147,17 +151,17 @@ class PlacementProgram {
   void add_time(LinearProgram& program) const {
     const CostModel& cost = *problem_.cost;
     const double unit = time_unit_ns();
-    const int gpu = program.add_row(Sense::at_least, gpu_ns_ / unit);
-    const int link = program.add_row(Sense::at_least, 0);
+    const std::size_t gpu = program.add_row(Sense::at_least, gpu_ns_ / unit);
+    const std::size_t link = program.add_row(Sense::at_least, 0);
     // CPU attention needs the layer's queries and feeds its projection: it is serial with the
     // GEMMs.
-    const int cpu = program.add_row(Sense::at_least, gemm_ns_ / unit);
-    for (const int row : {gpu, link, cpu}) program.set(row, kTime, 1);
+    const std::size_t cpu = program.add_row(Sense::at_least, gemm_ns_ / unit);
+    for (const std::size_t row : {gpu, link, cpu}) program.set(row, kTime, 1);
     for (std::size_t v = 0; v < variables_.size(); ++v) {
       const Variable& variable = variables_[v];
       const DemandGroup& of = group(variable.group);
       const double bytes = bytes_of(variable) * problem_.layers_of(of.kind);
-      const int column = static_cast<int>(v) + 2;
+      const std::size_t column = v + 2;
       const double read_ns = bytes * problem_.decode_share * cost.attend_ns_per_byte();
       if (is_resident(variable.action) || is_streamed(variable.action))
         program.set(gpu, column, -read_ns / unit);
@@ -229,8 +233,7 @@ struct Best {
   double price_ns = 0;
 
   void offer(const Placement& candidate) {
-    const LayerLoads loads = layer_loads(problem, candidate);
-    if (!fits(problem, memory_use(problem, loads, candidate.staging_slots))) return;
+    if (!placement_fits(problem, candidate)) return;
     const double price = static_cast<double>(steady_step_ns(problem, candidate)) +
                          precision_price_ns(problem, candidate);
     if (placement && price >= price_ns) return;
@@ -241,13 +244,13 @@ struct Best {
 
 }  // namespace
 
-std::optional<Placement> plan_placement(const StepProblem& problem) {
+std::optional<Placement> plan_placement(const StepProblem& problem, PlanEffort effort) {
   const Placement first = first_choice(problem);
-  if (problem.policy->places.resident &&
-      fits(problem, memory_use(problem, layer_loads(problem, first), first.staging_slots)))
-    return first;
+  if (problem.policy->places.resident && placement_fits(problem, first)) return first;
   Best best{problem};
-  for (const int slots : kSlotChoices) {
+  const std::span<const int> slot_choices(kSlotChoices.data(),
+                                          effort == PlanEffort::quick ? 1 : kSlotChoices.size());
+  for (const int slots : slot_choices) {
     const auto streaming = solve(problem, {.staging_slots = slots, .cpu = false});
     if (streaming) best.offer(*streaming);
     if (!problem.policy->places.cpu) continue;

@@ -8,6 +8,7 @@
 // staging bounds every placement from below.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -20,9 +21,13 @@ namespace modalkv {
 /// time.
 inline constexpr double kPrecisionPremium = 0.05;
 
+/// `quick` tries the least staging only: for asking whether, not how.
+enum class PlanEffort : std::uint8_t { quick, thorough };
+
 /// The best placement found, or nothing where none fits. Where everything fits in 16 bits, that is
 /// the answer at once: do no harm.
-std::optional<Placement> plan_placement(const StepProblem& problem);
+std::optional<Placement> plan_placement(const StepProblem& problem,
+                                        PlanEffort effort = PlanEffort::thorough);
 
 /// No permitted placement of this problem has a shorter steady step. 0 where none fits.
 Nanos step_lower_bound_ns(const StepProblem& problem);

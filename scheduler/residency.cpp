@@ -19,11 +19,6 @@ Bytes high_bytes(const StepProblem& problem) {
   return bytes;
 }
 
-bool placement_fits(const StepProblem& problem, const Placement& placement) {
-  return fits(problem,
-              memory_use(problem, layer_loads(problem, placement), placement.staging_slots));
-}
-
 }  // namespace
 
 bool Residency::place(StepProblem& problem, const ComputeTimes& decode_compute) {
