@@ -3,46 +3,24 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "modalkv/error.hpp"
 #include "runtime/replay_recorder.hpp"
 #include "scheduler/admission.hpp"
+#include "scheduler/batch_demand.hpp"
 #include "scheduler/batcher.hpp"
 #include "scheduler/cost_model.hpp"
 #include "scheduler/planner.hpp"
 #include "scheduler/residency.hpp"
-#include "scheduler/selection.hpp"
+#include "scheduler/reuse_cache.hpp"
 
 namespace modalkv {
 namespace {
 
-// Traces count the image tokens of models that read one token per 28 x 28 pixels.
-constexpr double kTracePixelsPerToken = 28.0 * 28.0;
-
-struct PreparedRequest {
-  Nanos arrival_ns = 0;
-  Tokens prompt = 0;
-  Tokens visual = 0;
-  std::int32_t images = 0;
-  Tokens output = 0;
-};
-
-PreparedRequest prepare(const Trace& trace, const Request& request, const ReplayConfig& config) {
-  PreparedRequest prepared{.arrival_ns = static_cast<Nanos>(std::llround(
-                               static_cast<double>(request.arrival_ns) / config.rate_scale)),
-                           .prompt = request.prompt_tokens,
-                           .visual = request.visual_tokens,
-                           .images = request.images,
-                           .output = request.output_tokens};
-  if (config.image_tokens == ImageTokenSource::trace) return prepared;
-  prepared.visual = 0;
-  for (const Segment& segment : trace.segments_of(request))
-    if (segment.token_class == TokenClass::image || segment.token_class == TokenClass::video)
-      prepared.visual += image_tokens(config.model.image_rule,
-                                      static_cast<double>(segment.tokens) * kTracePixelsPerToken);
-  prepared.prompt = request.prompt_tokens - request.visual_tokens + prepared.visual;
-  return prepared;
+Nanos scaled_arrival_ns(const Request& request, double rate_scale) {
+  return static_cast<Nanos>(std::llround(static_cast<double>(request.arrival_ns) / rate_scale));
 }
 
 }  // namespace
@@ -54,28 +32,24 @@ class Replay::Impl {
         config_(config),
         belief_(config.model, config.hardware),
         actual_(config.model, config.actual_hardware.value_or(config.hardware)),
+        demand_(config_.model, config_.policy, belief_, config.limits.memory_utilization),
         batcher_({config.limits.max_sequences, config.limits.max_step_tokens}),
+        reuse_({.text = demand_.stored_token_bytes(Permission::text_low),
+                .visual = demand_.stored_token_bytes(Permission::visual_low)}),
         recorder_(config, trace.requests.size()),
         layers_(static_cast<std::size_t>(config.model.layers)) {
-    device_budget_bytes_ = belief_.device_kv_budget_bytes(config.limits.memory_utilization);
-    const PlacePermissions& places = config.policy.places;
-    host_budget_bytes_ = places.streamed || places.cpu ? belief_.host_kv_budget_bytes() : 0;
     const Bytes token_bytes = kv_bytes_per_token(config.model, config.policy.high);
-    if (device_budget_bytes_ < token_bytes)
+    const Bytes budget_bytes = demand_.device_budget_bytes();
+    if (budget_bytes < token_bytes)
       throw Error(config.model.name + " does not fit " + config.hardware.name + ": weights of " +
                   std::to_string(belief_.weight_bytes() / kMiB) +
                   " MiB and workspace leave no GPU memory for KV; choose a larger GPU or a "
                   "smaller model");
-    recorder_.set_capacity({.device_kv_budget_bytes = device_budget_bytes_,
-                            .host_kv_budget_bytes = host_budget_bytes_,
+    recorder_.set_capacity({.device_kv_budget_bytes = budget_bytes,
+                            .host_kv_budget_bytes = demand_.host_budget_bytes(),
                             .weight_bytes = belief_.weight_bytes(),
                             .kv_bytes_per_token = token_bytes,
-                            .device_tokens_16bit = device_budget_bytes_ / token_bytes});
-    high_bytes_ = kv_bytes_per_token_layer(config.model, config.policy.high);
-    const auto low = [&](const std::optional<KvFormat>& format) {
-      return format ? kv_bytes_per_token_layer(config.model, *format) : 0;
-    };
-    low_bytes_ = {0, low(config.policy.text_low), low(config.policy.visual_low)};
+                            .device_tokens_16bit = budget_bytes / token_bytes});
   }
 
   bool advance(std::int64_t steps) {
@@ -89,24 +63,22 @@ class Replay::Impl {
   ReplayResult finish() { return recorder_.finish(residency_.replans()); }
 
  private:
-  using GroupTokens = std::array<Tokens, kMaxGroups>;
-
   // --- the queue
 
   void receive_arrivals() {
     while (next_arrival_ < trace_.requests.size()) {
       const Request& request = trace_.requests[next_arrival_];
-      const PreparedRequest prepared = prepare(trace_, request, config_);
-      if (prepared.arrival_ns > now_ns_) return;
+      const Nanos arrival_ns = scaled_arrival_ns(request, config_.rate_scale);
+      if (arrival_ns > now_ns_) return;
       const auto index = static_cast<std::uint32_t>(next_arrival_++);
-      recorder_.arrived(index, prepared.arrival_ns, prepared.prompt, prepared.visual,
+      recorder_.arrived(index, arrival_ns, request.prompt_tokens, request.visual_tokens,
                         batcher_.waiting());
       const Sequence sequence{.request = index,
-                              .prompt = prepared.prompt,
-                              .visual = prepared.visual,
-                              .images = prepared.images,
-                              .output = prepared.output};
-      if (prepared.prompt + prepared.output > config_.model.context_tokens) {
+                              .prompt = request.prompt_tokens,
+                              .visual = request.visual_tokens,
+                              .images = request.images,
+                              .output = request.output_tokens};
+      if (request.prompt_tokens + request.output_tokens > config_.model.context_tokens) {
         recorder_.not_run(index, RequestState::beyond_context);
       } else if (!fits_alone(sequence)) {
         recorder_.not_run(index, RequestState::too_large);
@@ -118,18 +90,19 @@ class Replay::Impl {
 
   bool fits_alone(const Sequence& sequence) const {
     GroupTokens tokens{};
-    add_tokens(tokens, sequence, round_up(sequence.prompt + sequence.output, kPageTokens));
-    return can_fit(problem_of(tokens));
+    demand_.add(tokens, sequence, round_up(sequence.prompt + sequence.output, kPageTokens));
+    return can_fit(demand_.problem(tokens));
   }
 
-  void admit() {
-    GroupTokens reserved = reserved_tokens();
+  void admit(GroupTokens reserved) {
     while (const Sequence* candidate = batcher_.candidate()) {
       GroupTokens with = reserved;
-      add_tokens(with, *candidate, candidate->reserved_tokens());
+      demand_.add(with, *candidate, candidate->reserved_tokens());
       if (!may_join(reserved, with)) return;
       recorder_.scheduled(candidate->request, now_ns_);
-      batcher_.admit();
+      const ReuseCache::Prefix prefix = reusable_prefix(*candidate);
+      batcher_.admit(prefix.tokens);
+      take_over(prefix);
       reserved = with;
     }
   }
@@ -146,6 +119,40 @@ class Replay::Impl {
     return !refused_;
   }
 
+  // --- reuse of KV that the host still holds
+
+  // Nothing where loading would take longer than computing.
+  ReuseCache::Prefix reusable_prefix(const Sequence& sequence) {
+    if (demand_.host_budget_bytes() == 0) return {};
+    ReuseCache::Prefix prefix = reuse_.find(trace_.segments_of(trace_.requests[sequence.request]));
+    if (prefix.tokens == 0) return {};
+    prefix.tokens =
+        std::min(prefix.tokens, sequence.prompt - 1);  // the last token yields the logits
+    const ComputeTimes compute = belief_.compute({.prefill_tokens = prefix.tokens});
+    const Nanos compute_ns =
+        config_.model.layers * (compute.before_attention_ns + compute.after_attention_ns);
+    const Nanos load_ns =
+        belief_.h2d_ns(prefix.bytes, CostModel::piece_bytes(demand_.high_bytes()));
+    return load_ns < compute_ns ? prefix : ReuseCache::Prefix{};
+  }
+
+  void take_over(const ReuseCache::Prefix& prefix) {
+    if (prefix.tokens == 0) return;
+    Sequence& sequence = batcher_.running().back();
+    sequence.images_encoded = prefix.images;
+    loaded_bytes_ += prefix.bytes;
+    recorder_.reused(sequence.request, prefix.tokens);
+    if (config_.policy.visual_low)
+      residency_.add_encoded(Permission::visual_low, prefix.visual_tokens);
+    if (config_.policy.text_low)
+      residency_.add_encoded(Permission::text_low, prefix.tokens - prefix.visual_tokens);
+  }
+
+  void keep_for_reuse(const Sequence& sequence) {
+    if (demand_.host_budget_bytes() == 0) return;
+    kept_bytes_ += reuse_.insert(trace_.segments_of(trace_.requests[sequence.request]));
+  }
+
   // --- one step
 
   bool step() {
@@ -153,14 +160,18 @@ class Replay::Impl {
     if (batcher_.idle()) {
       if (next_arrival_ == trace_.requests.size()) return false;
       now_ns_ =
-          std::max(now_ns_, prepare(trace_, trace_.requests[next_arrival_], config_).arrival_ns);
+          std::max(now_ns_, scaled_arrival_ns(trace_.requests[next_arrival_], config_.rate_scale));
       pipeline_ = Pipeline::idle_at(now_ns_);
       d2h_free_ns_ = d2h_guard_ns_ = now_ns_;
       return true;
     }
     batcher_.begin_step();
-    while (batcher_.running().size() > 1 && !can_fit(problem_of(reserved_tokens()))) preempt();
-    admit();
+    GroupTokens reserved = reserved_tokens();
+    while (batcher_.running().size() > 1 && !can_fit(problem_of(reserved))) {
+      preempt();
+      reserved = reserved_tokens();
+    }
+    admit(reserved);
     StepProblem problem = problem_of(held_tokens());
     while (!residency_.place(problem, decode_compute())) {
       preempt();
@@ -174,7 +185,7 @@ class Replay::Impl {
     const GroupTokens before = held_tokens();
     GroupTokens left{};
     const Sequence& youngest = batcher_.running().back();
-    add_tokens(left, youngest, youngest.held_tokens());
+    demand_.add(left, youngest, youngest.held_tokens());
     residency_.remove(before, left);
     recorder_.preempted(youngest.request);
     batcher_.preempt_youngest();
@@ -187,11 +198,14 @@ class Replay::Impl {
     const LayerLoads loads = layer_loads(problem, residency_.placement());
     const MemoryUse use = memory_use(problem, loads, residency_.placement().staging_slots);
     const Migration& migration = residency_.migration();
-    const Bytes piece = CostModel::piece_bytes(high_bytes_);
-    const Nanos moved_ns = actual_.h2d_ns(migration.to_device_bytes, piece);
+    const Bytes piece = CostModel::piece_bytes(demand_.high_bytes());
+    const Bytes loaded_bytes = migration.to_device_bytes + std::exchange(loaded_bytes_, 0);
+    const Bytes saved_bytes = migration.to_host_bytes + std::exchange(kept_bytes_, 0);
+    const Nanos moved_ns = actual_.h2d_ns(loaded_bytes, piece);
+    reuse_.set_capacity(demand_.host_budget_bytes() - use.host_bytes);
 
     auto times = layer_times(problem, loads);
-    Nanos d2h_ns = actual_.d2h_ns(migration.to_host_bytes, piece);
+    Nanos d2h_ns = actual_.d2h_ns(saved_bytes, piece);
     if (d2h_ns > 0) {
       Nanos h2d_ns = moved_ns;
       for (std::size_t k = 0; k < times.size(); ++k)
@@ -212,14 +226,13 @@ class Replay::Impl {
     pipeline_.gpu_free_ns = std::max(pipeline_.gpu_free_ns, d2h_guard_ns_);
     pipeline_.link_free_ns += moved_ns;
     const Nanos step_ns = problem.compute.step_ns + actual_.encode_ns(migration.encode_bytes);
-    const Nanos predicted_ns =
-        config_.actual_hardware ? predicted_step_ns(problem, loads, step_ns) : 0;
+    const Nanos predicted_ns = config_.actual_hardware ? predicted_step_ns(problem, loads) : 0;
     const StepTiming timing = run_step(pipeline_, layers_, step_ns, actual_.handover_ns(),
                                        residency_.placement().staging_slots);
     d2h_guard_ns_ = d2h_free_ns_;
     if (d2h_ns > 0) d2h_free_ns_ = std::max(d2h_free_ns_, timing.begin_ns) + d2h_ns;
 
-    Bytes streamed_bytes = migration.to_device_bytes;
+    Bytes streamed_bytes = loaded_bytes;
     for (std::size_t k = 0; k < loads.size(); ++k)
       streamed_bytes += loads[k].streamed_bytes() * problem.layers_of(static_cast<LayerKind>(k));
     finish_step({.begin_ns = timing.begin_ns,
@@ -233,13 +246,13 @@ class Replay::Impl {
                  .prefill_tokens = prefill_tokens_,
                  .device_kv_bytes = use.resident_bytes,
                  .staging_bytes = use.staging_bytes,
-                 .host_kv_bytes = use.host_bytes,
+                 .host_kv_bytes = use.host_bytes + reuse_.used_bytes(),
                  .h2d_bytes = streamed_bytes,
-                 .d2h_bytes = migration.to_host_bytes},
+                 .d2h_bytes = saved_bytes},
                 problem, predicted_ns);
   }
 
-  Nanos predicted_step_ns(const StepProblem& actual, const LayerLoads& loads, Nanos) const {
+  Nanos predicted_step_ns(const StepProblem& actual, const LayerLoads& loads) const {
     StepProblem problem = actual;
     problem.cost = &belief_;
     problem.compute = belief_.compute(shape_);
@@ -270,11 +283,12 @@ class Replay::Impl {
     for (Sequence& sequence : batcher_.running()) {
       const bool yields = sequence.chunk > 0 && sequence.context() >= sequence.prompt;
       if (!yields) continue;
+      if (sequence.produced == 0) keep_for_reuse(sequence);
       recorder_.token(sequence.request, sequence.last_token_ns, now_ns_, sequence.produced == 0);
       if (sequence.produced + 1 < sequence.output) continue;
       any_finished = true;
       recorder_.finished(sequence.request, now_ns_, sequence.output);
-      add_tokens(left, sequence, sequence.held_tokens());
+      demand_.add(left, sequence, sequence.held_tokens());
     }
     batcher_.end_step(now_ns_);
     if (!any_finished) return;
@@ -285,50 +299,22 @@ class Replay::Impl {
 
   // --- sums over sequences
 
-  void add_tokens(GroupTokens& tokens, const Sequence& sequence, Tokens held) const {
-    const Tokens visual = std::min(sequence.visual, held);
-    const PermissionCounts counts = count_permissions(config_.policy, held - visual, visual);
-    tokens[0] += counts.high_only;
-    tokens[1] += counts.text_low;
-    tokens[2] += counts.visual_low;
-    tokens[kPermissions] += held;
-  }
-
   GroupTokens held_tokens() const {
     GroupTokens tokens{};
     for (const Sequence& sequence : batcher_.running())
-      add_tokens(tokens, sequence, sequence.held_tokens());
+      demand_.add(tokens, sequence, sequence.held_tokens());
     return tokens;
   }
 
   GroupTokens reserved_tokens() const {
     GroupTokens tokens{};
     for (const Sequence& sequence : batcher_.running())
-      add_tokens(tokens, sequence, sequence.reserved_tokens());
+      demand_.add(tokens, sequence, sequence.reserved_tokens());
     return tokens;
   }
 
   StepProblem problem_of(const GroupTokens& tokens) const {
-    StepProblem problem{.cost = &belief_,
-                        .policy = &config_.policy,
-                        .layers = config_.model.layers,
-                        .device_budget_bytes = device_budget_bytes_,
-                        .host_budget_bytes = host_budget_bytes_};
-    for (int p = 0; p < kPermissions; ++p) {
-      const auto i = static_cast<std::size_t>(p);
-      problem.demand.groups[i] = {.kind = LayerKind::planned,
-                                  .tokens = tokens[i],
-                                  .high_bytes = high_bytes_,
-                                  .low_bytes = low_bytes_[i]};
-    }
-    problem.demand.group_count = kPermissions;
-    if (problem.layers_of(LayerKind::held_high) > 0) {
-      problem.demand.groups[kPermissions] = {.kind = LayerKind::held_high,
-                                             .tokens = tokens[kPermissions],
-                                             .high_bytes = high_bytes_,
-                                             .low_bytes = 0};
-      problem.demand.group_count = kMaxGroups;
-    }
+    StepProblem problem = demand_.problem(tokens);
     residency_.annotate(problem);
     return problem;
   }
@@ -389,22 +375,21 @@ class Replay::Impl {
   ReplayConfig config_;
   CostModel belief_;
   CostModel actual_;
+  BatchDemand demand_;
   Batcher batcher_;
   Residency residency_;
+  ReuseCache reuse_;
   ReplayRecorder recorder_;
   std::vector<LayerTimes> layers_;
-
-  Bytes device_budget_bytes_ = 0;
-  Bytes host_budget_bytes_ = 0;
-  Bytes high_bytes_ = 0;  // of a token in a layer
-  std::array<Bytes, kPermissions> low_bytes_{};
 
   std::size_t next_arrival_ = 0;
   Nanos now_ns_ = 0;
   Pipeline pipeline_{};
   Nanos d2h_free_ns_ = 0;
   Nanos d2h_guard_ns_ = 0;
-  bool refused_ = false;  // the head of the queue, until the batch changes
+  bool refused_ = false;    // the head of the queue, until the batch changes
+  Bytes loaded_bytes_ = 0;  // from the reuse cache, in the step to come
+  Bytes kept_bytes_ = 0;    // to the reuse cache
   BatchShape shape_{};
   std::int32_t decode_sequences_ = 0;
   Tokens prefill_tokens_ = 0;

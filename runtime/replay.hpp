@@ -19,11 +19,6 @@ struct ReplayLimits {
   double memory_utilization = 0.9;  ///< of GPU memory, for weights, workspace, KV and staging
 };
 
-enum class ImageTokenSource : std::uint8_t {
-  trace,  ///< the trace's own image-token counts
-  model,  ///< each image's size, inferred from the trace's count, through the model's rule
-};
-
 /// When a waiting request may join the batch.
 enum class AdmissionRule : std::uint8_t {
   throughput,  ///< its KV fits and the batch's tokens per second do not fall by it
@@ -37,7 +32,6 @@ struct ReplayConfig {
   PrecisionPolicy policy;
   ReplayLimits limits;
   double rate_scale = 1;  ///< arrivals this many times as fast
-  ImageTokenSource image_tokens = ImageTokenSource::trace;
   AdmissionRule admission = AdmissionRule::throughput;
   Nanos window_begin_ns = 0;  ///< of the timeline kept step by step
   Nanos window_length_ns = 10 * kSecond;

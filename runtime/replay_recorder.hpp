@@ -19,6 +19,7 @@ class ReplayRecorder {
   void not_run(std::uint32_t request, RequestState state);
   void scheduled(std::uint32_t request, Nanos now_ns);
   void preempted(std::uint32_t request);
+  void reused(std::uint32_t request, Tokens tokens) { outcome(request).reused_tokens += tokens; }
   void token(std::uint32_t request, Nanos previous_ns, Nanos now_ns, bool first);
   void finished(std::uint32_t request, Nanos now_ns, Tokens output);
   /// `tokens` is what the KV bytes of `record` hold; `predicted_ns` is 0 where prediction and cost

@@ -28,9 +28,12 @@ const Sequence* Batcher::candidate() {
   return &head;
 }
 
-void Batcher::admit() {
+void Batcher::admit(Tokens reused) {
   running_.push_back(waiting_.front());
   waiting_.pop_front();
+  Sequence& sequence = running_.back();
+  sequence.computed = reused;
+  sequence.chunk = std::min(sequence.prompt - sequence.computed, tokens_left_);
   tokens_left_ -= running_.back().chunk;
 }
 

@@ -54,7 +54,8 @@ class Batcher {
   /// The next waiting sequence with the chunk that it would get, or null where none waits or no
   /// room is left.
   const Sequence* candidate();
-  void admit();
+  /// The candidate joins; KV of its first `reused` tokens (fewer than its prompt) is there already.
+  void admit(Tokens reused);
   /// The youngest running sequence returns to the head of the queue; it will recompute. Running
   /// must not be empty.
   void preempt_youngest();

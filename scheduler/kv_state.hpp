@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 
 #include "scheduler/placement.hpp"
 
@@ -26,6 +27,8 @@ class KvState {
   /// everything goes too.
   void remove(const std::array<Tokens, kMaxGroups>& before,
               const std::array<Tokens, kMaxGroups>& left);
+  /// `tokens` of a group arrive compressed.
+  void add_encoded(std::size_t group, Tokens tokens) { groups_[group].encoded += tokens; }
   /// Takes the places that `placement` gives to `problem.demand`.
   Migration settle(const StepProblem& problem, const Placement& placement);
 

@@ -24,6 +24,9 @@ class Residency {
   const Migration& migration() const { return migration_; }
   std::int64_t replans() const { return replans_; }
 
+  void add_encoded(Permission permission, Tokens tokens) {
+    state_.add_encoded(static_cast<std::size_t>(permission), tokens);
+  }
   void remove(const std::array<Tokens, kMaxGroups>& before,
               const std::array<Tokens, kMaxGroups>& left) {
     state_.remove(before, left);

@@ -1,25 +1,17 @@
 #include "scheduler/selection.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <numeric>
 #include <string>
 
 #include "modalkv/error.hpp"
 
 namespace modalkv {
-namespace {
-
-bool is_visual(TokenClass token_class) {
-  return token_class == TokenClass::image || token_class == TokenClass::video;
-}
-
-}  // namespace
-
 Tokens high_precision_budget(const PrecisionPolicy& policy, Tokens tokens) {
-  // 1e-9: 0.1 x 30 is 3, not the next double above it.
-  return std::min(tokens,
-                  static_cast<Tokens>(std::ceil(policy.keep * static_cast<double>(tokens) - 1e-9)));
+  // Rounded up, but 0.1 x 30 is 3, not the next double above it.
+  const double exact = policy.keep * static_cast<double>(tokens) - 1e-9;
+  const auto below = static_cast<Tokens>(exact);
+  return std::min(tokens, below + (exact > static_cast<double>(below) ? 1 : 0));
 }
 
 PermissionCounts count_permissions(const PrecisionPolicy& policy, Tokens text, Tokens visual) {

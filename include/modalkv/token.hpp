@@ -20,6 +20,11 @@ constexpr std::string_view name(TokenClass token_class) {
   return names[static_cast<std::uint8_t>(token_class)];
 }
 
+/// Tokens that an encoder made from pixels.
+constexpr bool is_visual(TokenClass token_class) {
+  return token_class == TokenClass::image || token_class == TokenClass::video;
+}
+
 /// Identity of content: 256 bits, never truncated. All zero: unique, shared with nobody.
 /// Two segments may share KV only where their ids *and all ids before them* are equal.
 struct ContentId {
