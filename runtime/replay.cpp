@@ -4,10 +4,10 @@
 #include <array>
 #include <cmath>
 #include <utility>
-#include <vector>
 
 #include "modalkv/error.hpp"
 #include "runtime/replay_recorder.hpp"
+#include "runtime/step_timer.hpp"
 #include "scheduler/admission.hpp"
 #include "scheduler/batch_demand.hpp"
 #include "scheduler/batcher.hpp"
@@ -36,8 +36,7 @@ class Replay::Impl {
         batcher_({config.limits.max_sequences, config.limits.max_step_tokens}),
         reuse_({.text = demand_.stored_token_bytes(Permission::text_low),
                 .visual = demand_.stored_token_bytes(Permission::visual_low)}),
-        recorder_(config, trace.requests.size()),
-        layers_(static_cast<std::size_t>(config.model.layers)) {
+        recorder_(config, trace.requests.size()) {
     const Bytes token_bytes = kv_bytes_per_token(config.model, config.policy.high);
     const Bytes budget_bytes = demand_.device_budget_bytes();
     if (budget_bytes < token_bytes)
@@ -161,8 +160,7 @@ class Replay::Impl {
       if (next_arrival_ == trace_.requests.size()) return false;
       now_ns_ =
           std::max(now_ns_, scaled_arrival_ns(trace_.requests[next_arrival_], config_.rate_scale));
-      pipeline_ = Pipeline::idle_at(now_ns_);
-      d2h_free_ns_ = d2h_guard_ns_ = now_ns_;
+      timer_.restart(now_ns_);
       return true;
     }
     batcher_.begin_step();
@@ -193,79 +191,28 @@ class Replay::Impl {
   }
 
   void run(StepProblem& problem) {
-    problem.compute = actual_.compute(batch_shape(problem));
-    problem.cost = &actual_;
-    const LayerLoads loads = layer_loads(problem, residency_.placement());
-    const MemoryUse use = memory_use(problem, loads, residency_.placement().staging_slots);
+    const BatchShape shape = batch_shape(problem);
     const Migration& migration = residency_.migration();
-    const Bytes piece = CostModel::piece_bytes(demand_.high_bytes());
-    const Bytes loaded_bytes = migration.to_device_bytes + std::exchange(loaded_bytes_, 0);
-    const Bytes saved_bytes = migration.to_host_bytes + std::exchange(kept_bytes_, 0);
-    const Nanos moved_ns = actual_.h2d_ns(loaded_bytes, piece);
-    reuse_.set_capacity(demand_.host_budget_bytes() - use.host_bytes);
-
-    auto times = layer_times(problem, loads);
-    Nanos d2h_ns = actual_.d2h_ns(saved_bytes, piece);
-    if (d2h_ns > 0) {
-      Nanos h2d_ns = moved_ns;
-      for (std::size_t k = 0; k < times.size(); ++k)
-        h2d_ns += times[k].copy_ns * problem.layers_of(static_cast<LayerKind>(k));
-      const Nanos slower = actual_.with_opposing_traffic(d2h_ns, h2d_ns);
-      if (h2d_ns > 0) {
-        const double stretch = static_cast<double>(actual_.with_opposing_traffic(h2d_ns, d2h_ns)) /
-                               static_cast<double>(h2d_ns);
-        for (LayerTimes& layer : times)
-          layer.copy_ns = static_cast<Nanos>(static_cast<double>(layer.copy_ns) * stretch);
-      }
-      d2h_ns = slower;
+    const Transfers transfers{
+        .to_device_bytes = migration.to_device_bytes + std::exchange(loaded_bytes_, 0),
+        .to_host_bytes = migration.to_host_bytes + std::exchange(kept_bytes_, 0),
+        .encode_bytes = migration.encode_bytes};
+    Nanos predicted_ns = 0;
+    if (config_.actual_hardware) {
+      problem.compute = belief_.compute(shape);
+      StepTimer guess = timer_;
+      const StepRecord predicted = guess.run(problem, residency_.placement(), transfers);
+      predicted_ns = predicted.end_ns - predicted.begin_ns;
     }
-    for (int l = 0; l < problem.layers; ++l)
-      layers_[static_cast<std::size_t>(l)] = times[static_cast<std::size_t>(problem.kind_of(l))];
-
-    // What left the GPU two steps ago must be gone before its room is used again.
-    pipeline_.gpu_free_ns = std::max(pipeline_.gpu_free_ns, d2h_guard_ns_);
-    pipeline_.link_free_ns += moved_ns;
-    const Nanos step_ns = problem.compute.step_ns + actual_.encode_ns(migration.encode_bytes);
-    const Nanos predicted_ns = config_.actual_hardware ? predicted_step_ns(problem, loads) : 0;
-    const StepTiming timing = run_step(pipeline_, layers_, step_ns, actual_.handover_ns(),
-                                       residency_.placement().staging_slots);
-    d2h_guard_ns_ = d2h_free_ns_;
-    if (d2h_ns > 0) d2h_free_ns_ = std::max(d2h_free_ns_, timing.begin_ns) + d2h_ns;
-
-    Bytes streamed_bytes = loaded_bytes;
-    for (std::size_t k = 0; k < loads.size(); ++k)
-      streamed_bytes += loads[k].streamed_bytes() * problem.layers_of(static_cast<LayerKind>(k));
-    finish_step({.begin_ns = timing.begin_ns,
-                 .end_ns = timing.end_ns,
-                 .gpu_busy_ns = timing.gpu_busy_ns,
-                 .h2d_busy_ns = timing.link_busy_ns + moved_ns,
-                 .d2h_busy_ns = d2h_ns,
-                 .cpu_busy_ns = timing.cpu_busy_ns,
-                 .decode_sequences = decode_sequences_,
-                 .waiting_requests = static_cast<std::int32_t>(batcher_.waiting()),
-                 .prefill_tokens = prefill_tokens_,
-                 .device_kv_bytes = use.resident_bytes,
-                 .staging_bytes = use.staging_bytes,
-                 .host_kv_bytes = use.host_bytes + reuse_.used_bytes(),
-                 .h2d_bytes = streamed_bytes,
-                 .d2h_bytes = saved_bytes},
-                problem, predicted_ns);
-  }
-
-  Nanos predicted_step_ns(const StepProblem& actual, const LayerLoads& loads) const {
-    StepProblem problem = actual;
-    problem.cost = &belief_;
-    problem.compute = belief_.compute(shape_);
-    const auto times = layer_times(problem, loads);
-    std::vector<LayerTimes> layers(layers_.size());
-    for (int l = 0; l < problem.layers; ++l)
-      layers[static_cast<std::size_t>(l)] = times[static_cast<std::size_t>(problem.kind_of(l))];
-    Pipeline pipeline = pipeline_;
-    const StepTiming timing =
-        run_step(pipeline, layers,
-                 problem.compute.step_ns + belief_.encode_ns(residency_.migration().encode_bytes),
-                 belief_.handover_ns(), residency_.placement().staging_slots);
-    return timing.end_ns - timing.begin_ns;
+    problem.cost = &actual_;
+    problem.compute = actual_.compute(shape);
+    StepRecord record = timer_.run(problem, residency_.placement(), transfers);
+    reuse_.set_capacity(demand_.host_budget_bytes() - record.host_kv_bytes);
+    record.reuse_bytes = reuse_.used_bytes();
+    record.decode_sequences = static_cast<std::int32_t>(shape.decode_tokens);
+    record.prefill_tokens = shape.prefill_tokens;
+    record.waiting_requests = static_cast<std::int32_t>(batcher_.waiting());
+    finish_step(record, problem, predicted_ns);
   }
 
   void finish_step(const StepRecord& record, const StepProblem& problem, Nanos predicted_ns) {
@@ -333,9 +280,10 @@ class Replay::Impl {
   // What this step computes; also notes which images are encoded in it.
   BatchShape batch_shape(StepProblem& problem) {
     BatchShape shape;
-    Tokens decode_context = 0, all_context = 0;
+    Tokens decode_context = 0, stored_context = 0, all_context = 0;
     for (Sequence& sequence : batcher_.running()) {
       all_context += sequence.context();
+      stored_context += sequence.computed;
       if (sequence.chunk == 0) continue;
       if (sequence.decoding()) {
         ++shape.decode_tokens;
@@ -349,12 +297,9 @@ class Replay::Impl {
       add_new_images(shape, sequence);
     }
     shape.sampled_tokens += shape.decode_tokens;
-    decode_sequences_ = static_cast<std::int32_t>(shape.decode_tokens);
-    prefill_tokens_ = shape.prefill_tokens;
-    problem.decode_share =
-        all_context > 0 ? static_cast<double>(decode_context) / static_cast<double>(all_context)
-                        : 0;
-    shape_ = shape;
+    const auto all = static_cast<double>(all_context);
+    problem.decode_share = static_cast<double>(decode_context) / all;
+    problem.stored_share = static_cast<double>(stored_context) / all;
     return shape;
   }
 
@@ -380,19 +325,13 @@ class Replay::Impl {
   Residency residency_;
   ReuseCache reuse_;
   ReplayRecorder recorder_;
-  std::vector<LayerTimes> layers_;
+  StepTimer timer_;
 
   std::size_t next_arrival_ = 0;
   Nanos now_ns_ = 0;
-  Pipeline pipeline_{};
-  Nanos d2h_free_ns_ = 0;
-  Nanos d2h_guard_ns_ = 0;
   bool refused_ = false;    // the head of the queue, until the batch changes
   Bytes loaded_bytes_ = 0;  // from the reuse cache, in the step to come
   Bytes kept_bytes_ = 0;    // to the reuse cache
-  BatchShape shape_{};
-  std::int32_t decode_sequences_ = 0;
-  Tokens prefill_tokens_ = 0;
 };
 
 Replay::Replay(const Trace& trace, const ReplayConfig& config)

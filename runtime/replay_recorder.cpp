@@ -93,7 +93,8 @@ void ReplayRecorder::step(const StepRecord& record, Tokens tokens, Nanos vision_
   totals.prefill_tokens += record.prefill_tokens;
   totals.peak_device_kv_bytes =
       std::max(totals.peak_device_kv_bytes, record.device_kv_bytes + record.staging_bytes);
-  totals.peak_host_kv_bytes = std::max(totals.peak_host_kv_bytes, record.host_kv_bytes);
+  totals.peak_host_kv_bytes =
+      std::max(totals.peak_host_kv_bytes, record.host_kv_bytes + record.reuse_bytes);
   const auto duration = static_cast<double>(record.end_ns - record.begin_ns);
   bit_time_ += 8 * static_cast<double>(record.device_kv_bytes + record.host_kv_bytes) * duration;
   element_time_ += static_cast<double>(tokens) * kv_elements_per_token_ * duration;

@@ -50,8 +50,9 @@ struct StepRecord {
   Tokens prefill_tokens = 0;
   Bytes device_kv_bytes = 0;  ///< resident pages
   Bytes staging_bytes = 0;
-  Bytes host_kv_bytes = 0;
-  Bytes h2d_bytes = 0;  ///< in this step
+  Bytes host_kv_bytes = 0;  ///< of running sequences
+  Bytes reuse_bytes = 0;    ///< held on the host for later requests
+  Bytes h2d_bytes = 0;      ///< in this step
   Bytes d2h_bytes = 0;
 };
 
@@ -68,7 +69,7 @@ struct ReplayTotals {
   Bytes h2d_bytes = 0;
   Bytes d2h_bytes = 0;
   Bytes peak_device_kv_bytes = 0;  ///< staging included
-  Bytes peak_host_kv_bytes = 0;
+  Bytes peak_host_kv_bytes = 0;    ///< held for reuse included
   Tokens output_tokens = 0;
   Tokens prefill_tokens = 0;  ///< computed, recomputation after preemption included
   Tokens reused_tokens = 0;

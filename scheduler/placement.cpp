@@ -111,6 +111,10 @@ std::array<LayerTimes, kLayerKinds> layer_times(const StepProblem& problem,
   const auto read_ns = [&](Bytes bytes) {
     return cost.attend_ns(static_cast<Bytes>(static_cast<double>(bytes) * problem.decode_share));
   };
+  // What this step computes is not fetched from anywhere.
+  const auto stored = [&](Bytes bytes) {
+    return static_cast<Bytes>(static_cast<double>(bytes) * problem.stored_share);
+  };
   std::array<LayerTimes, kLayerKinds> times;
   for (std::size_t kind = 0; kind < times.size(); ++kind) {
     const LayerLoad& load = loads[kind];
@@ -119,37 +123,77 @@ std::array<LayerTimes, kLayerKinds> layer_times(const StepProblem& problem,
         .attend_resident_ns = problem.compute.fresh_attention_ns + read_ns(load.resident_bytes),
         .attend_streamed_ns = read_ns(load.streamed_bytes()),
         .after_attention_ns = problem.compute.after_attention_ns,
-        .copy_ns = cost.h2d_ns(load.streamed_high_bytes, load.high_piece_bytes) +
-                   cost.h2d_ns(load.streamed_low_bytes, load.low_piece_bytes),
-        .cpu_ns = cost.cpu_attend_ns(load.cpu_bytes)};
+        .copy_ns = cost.h2d_ns(stored(load.streamed_high_bytes), load.high_piece_bytes) +
+                   cost.h2d_ns(stored(load.streamed_low_bytes), load.low_piece_bytes),
+        .cpu_ns = cost.cpu_attend_ns(stored(load.cpu_bytes))};
   }
   return times;
 }
 
-bool can_fit(const StepProblem& problem) {
+namespace {
+
+// Of the most compact form: how much of it goes to the host. Nothing where it does not fit.
+std::optional<double> compact_host_share(const StepProblem& problem) {
   const PlacePermissions& places = problem.policy->places;
-  double total = 0, widest_layer = 0;
+  double total = 0, widest_layer = 0, rounding = 0;
   for (const LayerKind kind : {LayerKind::planned, LayerKind::held_high}) {
+    const int layers = problem.layers_of(kind);
     double layer = 0;
     for (int g = 0; g < problem.demand.group_count; ++g) {
       const DemandGroup& group = problem.demand.groups[static_cast<std::size_t>(g)];
       if (group.kind != kind) continue;
       const Bytes bytes = group.low_bytes > 0 ? group.low_bytes : group.high_bytes;
       layer += static_cast<double>(group.tokens) * static_cast<double>(bytes);
+      rounding += static_cast<double>(layers * bytes);
     }
-    total += problem.layers_of(kind) * layer;
-    if (problem.layers_of(kind) > 0) widest_layer = std::max(widest_layer, layer);
+    total += layers * layer;
+    if (layers > 0) widest_layer = std::max(widest_layer, layer);
   }
-  const bool off_device = places.streamed || places.cpu;
-  const double on_host =
-      off_device ? std::min(total, static_cast<double>(problem.host_budget_bytes)) : 0;
-  const double resident = total - on_host;
-  if (resident > 0 && !places.resident) return false;
-  // Two slots are the least that overlaps; the CPU needs none.
-  const double staging = places.cpu || total == 0 ? 0 : 2 * widest_layer * (on_host / total);
-  // With room on both sides the host need not be filled: ask for the smaller of the two footprints.
-  if (total <= static_cast<double>(problem.device_budget_bytes) && places.resident) return true;
-  return resident + staging <= static_cast<double>(problem.device_budget_bytes);
+  const auto device = static_cast<double>(problem.device_budget_bytes);
+  if (places.resident && total <= device) return 0;
+  if (!places.streamed && !places.cpu) return std::nullopt;
+  // Shares become whole tokens: a token of each group may land on either side.
+  const double host = static_cast<double>(problem.host_budget_bytes) - rounding;
+  const double on_host = places.resident ? std::min(total, std::max(0.0, host)) : total;
+  if (on_host > host && total > 0) return std::nullopt;
+  const double share = total > 0 ? on_host / total : 0;
+  // Two slots are the least that overlaps; CPU attention needs none.
+  const double staging = places.cpu ? 0 : 2 * widest_layer * share;
+  if (total - on_host + staging + rounding > device) return std::nullopt;
+  return share;
+}
+
+}  // namespace
+
+bool can_fit(const StepProblem& problem) {
+  return compact_host_share(problem).has_value();
+}
+
+std::optional<Placement> most_compact(const StepProblem& problem) {
+  const auto host_share = compact_host_share(problem);
+  if (!host_share) return std::nullopt;
+  const bool cpu = problem.policy->places.cpu;
+  Placement placement;
+  for (std::size_t g = 0; g < placement.shares.size(); ++g) {
+    const bool low = problem.demand.groups[g].low_bytes > 0;
+    Shares& shares = placement.shares[g];
+    shares[index(low ? Action::resident_low : Action::resident_high)] = 1 - *host_share;
+    if (cpu) {
+      shares[index(low ? Action::cpu_low : Action::cpu_high)] = *host_share;
+    } else {
+      shares[index(low ? Action::streamed_low : Action::streamed_high)] = *host_share;
+    }
+  }
+  return placement;
+}
+
+Bytes streamed_bytes(const StepProblem& problem, const LayerLoads& loads) {
+  Bytes bytes = 0;
+  for (const LayerKind kind : {LayerKind::planned, LayerKind::held_high})
+    bytes += problem.layers_of(kind) *
+             static_cast<Bytes>(static_cast<double>(loads[index(kind)].streamed_bytes()) *
+                                problem.stored_share);
+  return bytes;
 }
 
 Nanos steady_step_ns(const StepProblem& problem, const Placement& placement) {

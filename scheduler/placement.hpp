@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 
 #include "modalkv/plan.hpp"
 #include "modalkv/policy.hpp"
@@ -50,6 +51,7 @@ struct StepProblem {
   int layers = 0;
   ComputeTimes compute{};
   double decode_share = 1;  ///< of the KV tokens, read by decoding sequences
+  double stored_share = 1;  ///< of the KV tokens, from earlier steps: only they can be streamed
   Demand demand{};
   Bytes device_budget_bytes = 0;
   Bytes host_budget_bytes = 0;
@@ -88,6 +90,8 @@ Placement first_choice(const StepProblem& problem);
 TokenSplit split_tokens(const DemandGroup& group, const Shares& shares);
 
 LayerLoads layer_loads(const StepProblem& problem, const Placement& placement);
+/// Host to device in this step, all layers.
+Bytes streamed_bytes(const StepProblem& problem, const LayerLoads& loads);
 MemoryUse memory_use(const StepProblem& problem, const LayerLoads& loads, int staging_slots);
 bool fits(const StepProblem& problem, const MemoryUse& use);
 bool placement_fits(const StepProblem& problem, const Placement& placement);
@@ -96,8 +100,10 @@ bool placement_fits(const StepProblem& problem, const Placement& placement);
 std::array<LayerTimes, kLayerKinds> layer_times(const StepProblem& problem,
                                                 const LayerLoads& loads);
 
-/// Whether any permitted placement fits: the most compact one, as much of it on the host as the
-/// host holds.
+/// The placement that needs the least GPU memory: everything as compact as permitted, as much on
+/// the host as it holds. Nothing where even that does not fit.
+std::optional<Placement> most_compact(const StepProblem& problem);
+/// Whether `most_compact` exists, at less cost.
 bool can_fit(const StepProblem& problem);
 
 /// Time of a step among many alike under this placement.

@@ -32,7 +32,7 @@ bool Residency::place(StepProblem& problem, const ComputeTimes& decode_compute) 
   } else if (must_replan(problem, demand_bytes)) {
     StepProblem roomy = problem;
     roomy.compute = decode_compute;
-    roomy.decode_share = 1;
+    roomy.decode_share = roomy.stored_share = 1;
     roomy.device_budget_bytes = static_cast<Bytes>(
         static_cast<double>(problem.device_budget_bytes) * (1 - kGrowthHeadroom));
     auto planned = plan_placement(roomy);
@@ -40,7 +40,8 @@ bool Residency::place(StepProblem& problem, const ComputeTimes& decode_compute) 
       roomy.device_budget_bytes = problem.device_budget_bytes;
       planned = plan_placement(roomy);
     }
-    if (!planned) return false;
+    if (!planned) planned = most_compact(problem);
+    if (!planned || !placement_fits(problem, *planned)) return false;
     ++replans_;
     placement_ = *planned;
     planned_bytes_ = demand_bytes;
