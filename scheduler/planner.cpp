@@ -31,10 +31,33 @@ bool is_streamed(Action action) {
   return action == Action::streamed_high || action == Action::streamed_low;
 }
 
+// Proportional price of all of `group` taking `action`, as a share of a step's compute time. What
+// is off the GPU also pays a fixed price (Best); here, high-precision tokens are the last to leave
+// it.
+double premium(const StepProblem& problem, const DemandGroup& group, Action action) {
+  double compressible = 0, bytes = 0;
+  for (int g = 0; g < problem.demand.group_count; ++g) {
+    const DemandGroup& other = problem.demand.groups[static_cast<std::size_t>(g)];
+    const auto tokens = static_cast<double>(other.tokens);
+    bytes += tokens * static_cast<double>(other.high_bytes);
+    if (other.low_bytes > 0) compressible += tokens;
+  }
+  const auto tokens = static_cast<double>(group.tokens);
+  double price = 0;
+  if (is_low(action)) price += kPrecisionPremium * tokens / compressible;
+  if (!is_resident(action)) {
+    const bool precious = group.low_bytes == 0;
+    const Bytes token_bytes = is_low(action) ? group.low_bytes : group.high_bytes;
+    price += 0.1 * kMovementPremium * (precious ? 2 : 1) * tokens *
+             static_cast<double>(token_bytes) / bytes;
+  }
+  return price;
+}
+
 struct LpChoice {
   int staging_slots = 2;
-  bool cpu = false;
-  double premium = kPrecisionPremium;
+  PlacePermissions places{};
+  bool premiums = true;
 };
 
 // The program's variables: time, staging, then the permitted (group, action) shares.
@@ -87,13 +110,13 @@ class PlacementProgram {
   }
 
   bool permitted(const DemandGroup& of, Action action) const {
-    const PlacePermissions& places = problem_.policy->places;
+    const PlacePermissions& places = choice_.places;
     if (is_low(action) && of.low_bytes == 0) return false;
     if (!is_low(action) && of.encoded >= of.tokens) return false;
     if (is_resident(action)) return places.resident;
     // Off the GPU, 16 bits are never better than what may be compressed.
     if (!is_low(action) && of.low_bytes > 0) return false;
-    return is_streamed(action) ? places.streamed : choice_.cpu && places.cpu;
+    return is_streamed(action) ? places.streamed : places.cpu;
   }
 
   double bytes_of(const Variable& variable) const {  // of the whole group, in one layer
@@ -172,16 +195,8 @@ class PlacementProgram {
       } else if (!is_resident(variable.action)) {
         program.set(cpu, column, -bytes * cost.cpu_ns_per_byte() / unit);
       }
-      if (is_low(variable.action)) program.minimize(column, choice_.premium * weight(of));
+      if (choice_.premiums) program.minimize(column, premium(problem_, of, variable.action));
     }
-  }
-
-  // The group's part in the tokens of all compressible groups.
-  double weight(const DemandGroup& of) const {
-    Tokens all = 0;
-    for (int g = 0; g < problem_.demand.group_count; ++g)
-      if (group(g).low_bytes > 0) all += group(g).tokens;
-    return static_cast<double>(of.tokens) / static_cast<double>(all);
   }
 
   const StepProblem& problem_;
@@ -206,24 +221,26 @@ Placement blend(const Placement& from, const Placement& to, double weight) {
   return result;
 }
 
-// Share of compressible tokens stored compressed, priced as the program does.
-double precision_price_ns(const StepProblem& problem, const Placement& placement) {
-  double low = 0, all = 0;
+double premiums_ns(const StepProblem& problem, const Placement& placement) {
+  double share = 0;
+  bool off_device = false;
   for (int g = 0; g < problem.demand.group_count; ++g) {
     const auto i = static_cast<std::size_t>(g);
     const DemandGroup& group = problem.demand.groups[i];
-    if (group.low_bytes == 0) continue;
-    all += static_cast<double>(group.tokens);
-    for (const Action action : {Action::resident_low, Action::streamed_low, Action::cpu_low})
-      low += static_cast<double>(group.tokens) * placement.shares[i][index(action)];
+    for (int a = 0; a < kActions && group.tokens > 0; ++a) {
+      const auto action = static_cast<Action>(a);
+      const double part = placement.shares[i][index(action)];
+      if (part <= 0) continue;
+      share += part * premium(problem, group, action);
+      off_device |= !is_resident(action);
+    }
   }
-  if (all == 0) return 0;
   const ComputeTimes& compute = problem.compute;
-  const auto gpu_ns = static_cast<double>(
+  const auto compute_ns = static_cast<double>(
       problem.layers *
           (compute.before_attention_ns + compute.fresh_attention_ns + compute.after_attention_ns) +
       compute.step_ns);
-  return kPrecisionPremium * gpu_ns * low / all;
+  return compute_ns * (share + (off_device ? kMovementPremium : 0));
 }
 
 // Keeps the best of the placements offered.
@@ -234,8 +251,8 @@ struct Best {
 
   void offer(const Placement& candidate) {
     if (!placement_fits(problem, candidate)) return;
-    const double price = static_cast<double>(steady_step_ns(problem, candidate)) +
-                         precision_price_ns(problem, candidate);
+    const double price =
+        static_cast<double>(steady_step_ns(problem, candidate)) + premiums_ns(problem, candidate);
     if (placement && price >= price_ns) return;
     placement = candidate;
     price_ns = price;
@@ -245,16 +262,25 @@ struct Best {
 }  // namespace
 
 std::optional<Placement> plan_placement(const StepProblem& problem, PlanEffort effort) {
+  const PlacePermissions& places = problem.policy->places;
   const Placement first = first_choice(problem);
-  if (problem.policy->places.resident && placement_fits(problem, first)) return first;
+  if (places.resident && placement_fits(problem, first)) return first;
   Best best{problem};
+  if (places.resident) {
+    const auto resident = solve(problem, {.places = {.resident = true}});
+    if (resident) best.offer(*resident);
+    if (best.placement && effort == PlanEffort::quick) return best.placement;
+  }
+  if (!places.streamed && !places.cpu) return best.placement;
   const std::span<const int> slot_choices(kSlotChoices.data(),
                                           effort == PlanEffort::quick ? 1 : kSlotChoices.size());
+  PlacePermissions without_cpu = places;
+  without_cpu.cpu = false;
   for (const int slots : slot_choices) {
-    const auto streaming = solve(problem, {.staging_slots = slots, .cpu = false});
+    const auto streaming = solve(problem, {.staging_slots = slots, .places = without_cpu});
     if (streaming) best.offer(*streaming);
-    if (!problem.policy->places.cpu) continue;
-    const auto with_cpu = solve(problem, {.staging_slots = slots, .cpu = true});
+    if (!places.cpu) continue;
+    const auto with_cpu = solve(problem, {.staging_slots = slots, .places = places});
     if (!with_cpu) continue;
     for (const double weight : kBlends)
       if (streaming || weight == 1.0)
@@ -265,7 +291,7 @@ std::optional<Placement> plan_placement(const StepProblem& problem, PlanEffort e
 
 Nanos step_lower_bound_ns(const StepProblem& problem) {
   const PlacementProgram program(
-      problem, {.staging_slots = 1, .cpu = problem.policy->places.cpu, .premium = 0});
+      problem, {.staging_slots = 1, .places = problem.policy->places, .premiums = false});
   const auto solution = program.solve();
   // One nanosecond a layer for the rounding of its parts.
   return solution

@@ -4,8 +4,8 @@
 // Method: a linear program over the groups' shares (resident / streamed / CPU, 16-bit / compressed)
 // minimizes the busiest of GPU, link and CPU under the GPU's and host's memory; its vertices with
 // and without CPU attention and for several staging depths, and the points between them, are scored
-// by the exact step recurrence. The program without a price on compression and with the least
-// staging bounds every placement from below.
+// by the exact step recurrence. The program without premiums and with the least staging
+// bounds every placement from below.
 #pragma once
 
 #include <cstdint>
@@ -17,9 +17,10 @@
 
 namespace modalkv {
 
-/// The planner gives up 16 bits only for memory, or for more than this share of a step's compute
-/// time.
-inline constexpr double kPrecisionPremium = 0.05;
+/// What a plan must gain, as a share of a step's compute time, to be worth its drawbacks; so that
+/// nothing wins ties.
+inline constexpr double kPrecisionPremium = 0.05;  ///< for compressing all that may be
+inline constexpr double kMovementPremium = 0.02;   ///< for keeping any KV off the GPU
 
 /// `quick` tries the least staging only: for asking whether, not how.
 enum class PlanEffort : std::uint8_t { quick, thorough };
