@@ -1,0 +1,52 @@
+#include "tools/trace/content_id.hpp"
+
+#include <fmt/format.h>
+
+#include <charconv>
+
+namespace modalkv {
+namespace {
+
+std::uint64_t mixed(std::uint64_t value) {  // SplitMix64's finalizer
+  value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9u;
+  value = (value ^ (value >> 27)) * 0x94d049bb133111ebu;
+  return value ^ (value >> 31);
+}
+
+}  // namespace
+
+ContentId content_id(std::uint64_t number) {
+  // The last word is never 0, so that number 0 is not the unique id.
+  return {{number, mixed(number + 0x9e3779b97f4a7c15u), mixed(number + 2 * 0x9e3779b97f4a7c15u),
+           mixed(number + 3 * 0x9e3779b97f4a7c15u) | 1}};
+}
+
+ContentId content_id(std::string_view text) {
+  ContentId id;
+  if (text.size() == 64) {
+    bool hex = true;
+    for (std::size_t word = 0; word < 4 && hex; ++word) {
+      const char* first = text.data() + 16 * word;
+      const auto result = std::from_chars(first, first + 16, id.words[word], 16);
+      hex = result.ec == std::errc() && result.ptr == first + 16;
+    }
+    if (hex && !id.is_unique()) return id;
+  }
+  for (std::size_t word = 0; word < 4; ++word) {
+    std::uint64_t hash = mixed(text.size() + (word + 1) * 0x9e3779b97f4a7c15u);
+    for (const char c : text)
+      hash = mixed(hash ^ static_cast<unsigned char>(c)) + 0x9e3779b97f4a7c15u;
+    id.words[word] = hash;
+  }
+  id.words[3] |= 1;
+  return id;
+}
+
+std::string content_id_json(const ContentId& id) {
+  if (id == content_id(id.words[0]) && id.words[0] <= INT64_MAX)
+    return fmt::format("{}", id.words[0]);
+  return fmt::format("\"{:016x}{:016x}{:016x}{:016x}\"", id.words[0], id.words[1], id.words[2],
+                     id.words[3]);
+}
+
+}  // namespace modalkv
