@@ -1,0 +1,42 @@
+# The one library, modalkv::modalkv, and the layers it is made of.
+find_package(fmt REQUIRED)
+find_package(Threads REQUIRED)
+
+# The public headers: standard library only.
+add_library(modalkv_headers INTERFACE)
+add_library(modalkv::headers ALIAS modalkv_headers)
+file(GLOB public_headers CONFIGURE_DEPENDS include/modalkv/*.hpp include/modalkv/*.h)
+target_sources(modalkv_headers INTERFACE FILE_SET HEADERS BASE_DIRS include FILES ${public_headers})
+set_target_properties(modalkv_headers PROPERTIES EXPORT_NAME headers VERIFY_INTERFACE_HEADER_SETS ON)
+
+# static or shared, by BUILD_SHARED_LIBS. Who links it sees the public headers and nothing else;
+# inside this build the tools and tests see every layer.
+add_library(modalkv)
+add_library(modalkv::modalkv ALIAS modalkv)
+set_target_properties(modalkv PROPERTIES
+  VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR}
+  LINKER_LANGUAGE CXX)
+target_include_directories(modalkv PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
+target_link_libraries(modalkv PUBLIC modalkv_headers PRIVATE fmt::fmt Threads::Threads)
+target_link_options(modalkv PRIVATE LINKER:--no-undefined)
+if(MODALKV_HAS_CUDA)
+  target_link_libraries(modalkv PRIVATE CUDA::cudart_static)
+endif()
+
+# modalkv_layer(NAME): one folder, compiled once. `x_none.cpp` stands in for `cuda/x.cu` where CUDA
+# is not built.
+function(modalkv_layer layer)
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${layer}/*.cpp)
+  if(MODALKV_HAS_CUDA)
+    file(GLOB_RECURSE cuda_sources CONFIGURE_DEPENDS ${layer}/*.cu)
+    list(FILTER sources EXCLUDE REGEX "_none\\.cpp$")
+    list(APPEND sources ${cuda_sources})
+  endif()
+  if(NOT sources)
+    return()
+  endif()
+  add_library(modalkv_${layer} OBJECT ${sources})
+  target_include_directories(modalkv_${layer} PUBLIC ${PROJECT_SOURCE_DIR})
+  target_link_libraries(modalkv_${layer} PUBLIC modalkv_headers fmt::fmt Threads::Threads)
+  target_sources(modalkv PRIVATE $<TARGET_OBJECTS:modalkv_${layer}>)
+endfunction()
