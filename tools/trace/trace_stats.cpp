@@ -24,6 +24,12 @@ Distribution distribution(std::vector<double> values) {
   return result;
 }
 
+std::string quantile_title(double quantile) {
+  if (quantile == 0) return "least";
+  if (quantile == 1) return "most";
+  return fmt::format("p{:.0f}", 100 * quantile);
+}
+
 double coefficient_of_variation(const std::vector<double>& values) {
   double sum = 0, squares = 0;
   for (const double value : values) {
@@ -86,9 +92,7 @@ std::string stats_table(const Trace& trace, const TraceStats& stats) {
   if (trace.skipped_rows > 0) out += fmt::format("{} bad rows were left out\n", trace.skipped_rows);
   std::vector<TextTable::Column> columns{{"", TextTable::Align::left}, {"mean"}};
   for (const double quantile : Distribution::kQuantiles)
-    columns.push_back({quantile == 0   ? "least"
-                       : quantile == 1 ? "most"
-                                       : fmt::format("p{:.0f}", 100 * quantile)});
+    columns.push_back({quantile_title(quantile)});
   TextTable table(columns);
   const auto add = [&](std::string title, const Distribution& values) {
     std::vector<std::string> cells{std::move(title), fmt::format("{:.1f}", values.mean)};
