@@ -50,11 +50,7 @@ CostModel::CostModel(const ModelGeometry& model, const HardwareProfile& hardware
   step_host_ns_ = gpu.step_host_ns;
   handover_ns_ = nanos(gpu.handover_ns);
 
-  h2d_bytes_per_s_ = hardware.link.h2d_bytes_per_s;
-  d2h_bytes_per_s_ = hardware.link.d2h_bytes_per_s;
-  descriptor_ns_ = hardware.link.descriptor_ns;
-  duplex_share_ = hardware.link.duplex_share;
-  piece_table_ = hardware.link.piece_table.value;
+  link_ = hardware.link;
 
   // Every node attends to its own pages; the GPU's node also feeds the link.
   double dram = 0, host_memory = 0;
@@ -63,7 +59,7 @@ CostModel::CostModel(const ModelGeometry& model, const HardwareProfile& hardware
     host_memory += static_cast<double>(node.memory_bytes);
   }
   const double reachable = dram * hardware.host.attention_memory;
-  cpu_ns_per_byte_ = ns_per(std::max(reachable - h2d_bytes_per_s_, reachable / 4));
+  cpu_ns_per_byte_ = ns_per(std::max(reachable - link_.h2d_bytes_per_s, reachable / 4));
   host_budget_bytes_ = static_cast<Bytes>(host_memory * hardware.host.pinnable_share);
 
   weight_bytes_ = modalkv::weight_bytes(model);
@@ -124,46 +120,29 @@ ComputeTimes CostModel::compute(const BatchShape& batch) const {
           .vision_ns = nanos(vision)};
 }
 
-double CostModel::link_ns_per_byte(Bytes piece_bytes, double peak_bytes_per_s) const {
-  const auto& table = piece_table_;
-  if (table.empty() || piece_bytes > table.back().descriptor_bytes) return ns_per(peak_bytes_per_s);
-  const auto above = std::lower_bound(
-      table.begin(), table.end(), piece_bytes,
-      [](const LinkPoint& point, Bytes bytes) { return point.descriptor_bytes < bytes; });
-  double rate = above->bytes_per_s;
-  if (above != table.begin()) {
-    const LinkPoint& below = *(above - 1);
-    const double position =
-        std::log(static_cast<double>(piece_bytes) / static_cast<double>(below.descriptor_bytes)) /
-        std::log(static_cast<double>(above->descriptor_bytes) /
-                 static_cast<double>(below.descriptor_bytes));
-    rate = below.bytes_per_s + position * (above->bytes_per_s - below.bytes_per_s);
-  }
-  return ns_per(std::min(rate, peak_bytes_per_s));
-}
-
 double CostModel::h2d_ns_per_byte(Bytes piece_bytes) const {
-  return std::max(link_ns_per_byte(piece_bytes, h2d_bytes_per_s_),
-                  descriptor_ns_ / static_cast<double>(piece_bytes));
+  return std::max(ns_per(copy_bytes_per_s(link_, link_.h2d_bytes_per_s, piece_bytes)),
+                  link_.descriptor_ns / static_cast<double>(piece_bytes));
 }
 
 // Submission runs ahead of the copies, so the slower of the two decides; the first descriptor waits
 // for both.
 Nanos CostModel::h2d_ns(Bytes bytes, Bytes piece_bytes) const {
   if (bytes == 0) return 0;
-  return nanos(descriptor_ns_ + static_cast<double>(bytes) * h2d_ns_per_byte(piece_bytes));
+  return nanos(link_.descriptor_ns + static_cast<double>(bytes) * h2d_ns_per_byte(piece_bytes));
 }
 
 Nanos CostModel::d2h_ns(Bytes bytes, Bytes piece_bytes) const {
   if (bytes == 0) return 0;
-  const double per_byte = std::max(link_ns_per_byte(piece_bytes, d2h_bytes_per_s_),
-                                   descriptor_ns_ / static_cast<double>(piece_bytes));
-  return nanos(descriptor_ns_ + static_cast<double>(bytes) * per_byte);
+  const double per_byte =
+      std::max(ns_per(copy_bytes_per_s(link_, link_.d2h_bytes_per_s, piece_bytes)),
+               link_.descriptor_ns / static_cast<double>(piece_bytes));
+  return nanos(link_.descriptor_ns + static_cast<double>(bytes) * per_byte);
 }
 
 Nanos CostModel::with_opposing_traffic(Nanos one_way_ns, Nanos opposing_ns) const {
   const auto shared = static_cast<double>(std::min(one_way_ns, opposing_ns));
-  return one_way_ns + nanos(shared * (1 / duplex_share_ - 1));
+  return one_way_ns + nanos(shared * (1 / link_.duplex_share - 1));
 }
 
 Bytes CostModel::piece_bytes(Bytes token_bytes) {

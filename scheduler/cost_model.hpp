@@ -87,7 +87,6 @@ class CostModel {
   double gemm_ns(const Gemm& gemm, double tokens) const;
   double expert_ns(double tokens) const;
   double vision_ns(const BatchShape& batch) const;
-  double link_ns_per_byte(Bytes piece_bytes, double peak_bytes_per_s) const;
 
   ModelGeometry model_;
   Gemm qkv_, output_, gate_up_, down_, head_;
@@ -97,8 +96,7 @@ class CostModel {
   double attend_ns_per_byte_ = 0;
   double cpu_ns_per_byte_ = 0;
   double attention_launch_ns_ = 0, small_layer_ns_ = 0, small_token_ns_ = 0, step_host_ns_ = 0;
-  double h2d_bytes_per_s_ = 0, d2h_bytes_per_s_ = 0, descriptor_ns_ = 0, duplex_share_ = 1;
-  std::vector<LinkPoint> piece_table_;
+  LinkProfile link_;
   Nanos handover_ns_ = 0;
   Bytes weight_bytes_ = 0, gpu_memory_bytes_ = 0, workspace_bytes_ = 0, host_budget_bytes_ = 0;
 };

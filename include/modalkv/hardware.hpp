@@ -2,6 +2,8 @@
 // Every number keeps where it came from.
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -48,6 +50,27 @@ struct LinkProfile {
   Sourced<double>
       duplex_share;  ///< of its one-direction rate that each direction keeps when both run
 };
+
+/// Sustained rate of copies in contiguous pieces of `piece_bytes` (> 0) over one direction of a
+/// link that reaches `peak_bytes_per_s`: between two points of the table interpolated in the
+/// logarithm of the size.
+inline double copy_bytes_per_s(const LinkProfile& link, double peak_bytes_per_s,
+                               Bytes piece_bytes) {
+  const std::vector<LinkPoint>& table = link.piece_table.value;
+  const auto above = std::lower_bound(
+      table.begin(), table.end(), piece_bytes,
+      [](const LinkPoint& point, Bytes bytes) { return point.descriptor_bytes < bytes; });
+  if (above == table.end()) return peak_bytes_per_s;
+  if (above == table.begin()) return std::min(above->bytes_per_s, peak_bytes_per_s);
+  const LinkPoint& below = *(above - 1);
+  const auto log_ratio = [](Bytes a, Bytes b) {
+    return std::log(static_cast<double>(a) / static_cast<double>(b));
+  };
+  const double position = log_ratio(piece_bytes, below.descriptor_bytes) /
+                          log_ratio(above->descriptor_bytes, below.descriptor_bytes);
+  return std::min(below.bytes_per_s + position * (above->bytes_per_s - below.bytes_per_s),
+                  peak_bytes_per_s);
+}
 
 /// Achieved fractions of the datasheet rates.
 struct GpuEfficiency {

@@ -1,0 +1,206 @@
+// An operation is a value: what is to be done to which bytes, and nothing about when, where or how.
+// A device performs operations (offload/device.hpp); kernels/effects.hpp says what they mean.
+//
+// An address is (space, offset, bytes), never a pointer. Operations hold no lists: what varies in
+// length (pages, sequences) lies in a table in a space that the device can see.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+#include <type_traits>
+#include <variant>
+
+#include "modalkv/page.hpp"
+#include "modalkv/units.hpp"
+
+namespace modalkv {
+
+/// Memory that a device knows: a GPU slab, a pinned slab on a NUMA node, a file.
+struct SpaceId {
+  std::uint16_t index = 0;
+
+  friend constexpr bool operator==(SpaceId, SpaceId) = default;
+};
+
+struct Address {
+  SpaceId space{};
+  Bytes offset = 0;
+  Bytes bytes = 0;
+
+  friend constexpr bool operator==(const Address&, const Address&) = default;
+};
+
+constexpr bool overlap(const Address& a, const Address& b) {
+  return a.space == b.space && a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes;
+}
+
+/// Copies bytes; the two must be as long as each other and apart.
+struct Copy {
+  Address from, to;
+};
+
+struct Fill {
+  Address to;
+  std::uint8_t value = 0;
+};
+
+/// Writes the 8-byte checksum of `of` (kernels/checksum.hpp) to `to`.
+struct Checksum {
+  Address of, to;
+};
+
+/// Ends in Status::checksum where `expected`, 8 bytes, is not the checksum of `of`.
+struct Verify {
+  Address of, expected;
+};
+
+/// 16-bit rows [tokens, kv_heads, head_dim] of K and of V become one page.
+struct Encode {
+  Address keys, values, page;
+  PageShape shape{};
+  Tokens tokens = 0;  ///< in [1, shape.tokens]: the last page of a sequence may be partial
+};
+
+/// Attention of 16-bit queries [query_tokens, query_heads, head_dim] over the first `tokens` tokens
+/// of a list of pages; writes a partial a row (see `partial_bytes`).
+struct Attend {
+  Address queries;
+  Address pages;  ///< the part of a space in which all listed pages lie; all of it counts as read
+  Address page_table;  ///< a 64-bit offset into the space of `pages` for each page, in order
+  Address partials;
+  PageShape shape{};
+  Tokens tokens = 0;
+  std::int32_t query_heads = 0;
+  std::int32_t query_tokens = 0;
+};
+
+/// Merges `parts` partials of the same rows exactly, by log-sum-exp. They lie one after another.
+struct Merge {
+  Address partials, to;
+  std::int32_t parts = 0;
+  std::int32_t rows = 0;
+  std::int32_t head_dim = 0;
+};
+
+/// Time that the engine's own kernels take on a queue. Only virtual time can spend it: on a real
+/// device the engine's work arrives as an event.
+struct EngineWork {
+  Nanos duration_ns = 0;
+};
+
+using Op = std::variant<Copy, Fill, Checksum, Verify, Encode, Attend, Merge, EngineWork>;
+
+static_assert(std::is_trivially_copyable_v<Op>, "an operation is a plain value");
+
+inline constexpr Bytes kChecksumBytes = 8;
+inline constexpr Bytes kPageTableEntryBytes = 8;
+
+/// Bytes of a partial: for each row head_dim outputs, the maximum and the sum, as 32-bit floats.
+constexpr Bytes partial_bytes(std::int64_t rows, int head_dim) {
+  return rows * (head_dim + 2) * 4;
+}
+
+constexpr std::string_view name(const Op& op) {
+  constexpr std::string_view names[] = {"copy",   "fill",   "checksum", "verify",
+                                        "encode", "attend", "merge",    "engine work"};
+  return names[op.index()];
+}
+
+/// What an operation asks of the processor and the memory that perform it.
+struct OpCost {
+  Bytes read_bytes = 0;
+  Bytes written_bytes = 0;
+  double flops = 0;
+};
+
+/// A part of a space that an operation reads or writes.
+struct Access {
+  Address where;
+  bool writes = false;
+};
+
+/// The accesses of one operation, in no order.
+class Accesses {
+ public:
+  constexpr Accesses& reads(const Address& where) { return add({where, false}); }
+  constexpr Accesses& writes(const Address& where) { return add({where, true}); }
+  constexpr const Access* begin() const { return items_.data(); }
+  constexpr const Access* end() const { return items_.data() + count_; }
+
+ private:
+  constexpr Accesses& add(const Access& access) {
+    items_[count_++] = access;
+    return *this;
+  }
+
+  std::array<Access, 4> items_{};
+  std::size_t count_ = 0;
+};
+
+namespace detail {
+template <typename... Functions>
+struct Overloaded : Functions... {
+  using Functions::operator()...;
+};
+}  // namespace detail
+
+constexpr Accesses accesses(const Op& op) {
+  return std::visit(
+      detail::Overloaded{
+          [](const Copy& copy) { return Accesses{}.reads(copy.from).writes(copy.to); },
+          [](const Fill& fill) { return Accesses{}.writes(fill.to); },
+          [](const Checksum& sum) { return Accesses{}.reads(sum.of).writes(sum.to); },
+          [](const Verify& verify) { return Accesses{}.reads(verify.of).reads(verify.expected); },
+          [](const Encode& encode) {
+            return Accesses{}.reads(encode.keys).reads(encode.values).writes(encode.page);
+          },
+          [](const Attend& attend) {
+            return Accesses{}
+                .reads(attend.queries)
+                .reads(attend.pages)
+                .reads(attend.page_table)
+                .writes(attend.partials);
+          },
+          [](const Merge& merge) { return Accesses{}.reads(merge.partials).writes(merge.to); },
+          [](const EngineWork&) { return Accesses{}; }},
+      op);
+}
+
+constexpr OpCost cost(const Op& op) {
+  return std::visit(
+      detail::Overloaded{
+          [](const Copy& copy) {
+            return OpCost{copy.from.bytes, copy.to.bytes, 0};
+          },
+          [](const Fill& fill) {
+            return OpCost{0, fill.to.bytes, 0};
+          },
+          [](const Checksum& sum) {
+            return OpCost{sum.of.bytes, sum.to.bytes, 0};
+          },
+          [](const Verify& verify) {
+            return OpCost{verify.of.bytes, 0, 0};
+          },
+          [](const Encode& encode) {
+            return OpCost{encode.keys.bytes + encode.values.bytes, encode.page.bytes, 0};
+          },
+          [](const Attend& attend) {
+            const PageShape& shape = attend.shape;
+            const Bytes token_bytes =
+                shape.kv_heads * token_head_bytes(shape.format, shape.head_dim);
+            // A multiply and an add an element, for the scores and for the weighted values.
+            const double flops = 4.0 * static_cast<double>(attend.tokens) * attend.query_tokens *
+                                 attend.query_heads * shape.head_dim;
+            return OpCost{attend.tokens * token_bytes + attend.queries.bytes, attend.partials.bytes,
+                          flops};
+          },
+          [](const Merge& merge) {
+            return OpCost{merge.partials.bytes, merge.to.bytes,
+                          3.0 * merge.parts * merge.rows * merge.head_dim};
+          },
+          [](const EngineWork&) { return OpCost{}; }},
+      op);
+}
+
+}  // namespace modalkv

@@ -1,0 +1,25 @@
+// What an operation means on bytes: one function, the measure of every backend.
+#pragma once
+
+#include <cstddef>
+#include <span>
+
+#include "modalkv/error.hpp"
+#include "modalkv/op.hpp"
+
+namespace modalkv {
+
+/// Where the spaces of a device lie in this process, by SpaceId.
+using SpaceMemory = std::span<std::byte* const>;
+
+/// Performs `op` on the calling thread. The operation must have been validated against the sizes of
+/// the spaces, and nobody else may touch what it accesses meanwhile.
+///   ok           done
+///   checksum     Verify found other bytes
+///   unsupported  nothing was done: Encode, Attend and Merge have no host kernels yet, EngineWork
+///   is
+///                the engine's
+/// Allocates nothing.
+Status perform(const Op& op, SpaceMemory memory);
+
+}  // namespace modalkv

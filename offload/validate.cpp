@@ -1,0 +1,74 @@
+#include "offload/validate.hpp"
+
+#include <fmt/core.h>
+
+namespace modalkv {
+namespace {
+
+// Sizes that follow from an operation's own shape.
+struct ShapeCheck {
+  static const char* unless(bool good, const char* complaint) { return good ? "" : complaint; }
+
+  const char* operator()(const Copy& copy) const {
+    return unless(copy.from.bytes == copy.to.bytes, "source and destination differ in length");
+  }
+  const char* operator()(const Fill&) const { return ""; }
+  const char* operator()(const Checksum& sum) const {
+    return unless(sum.to.bytes == kChecksumBytes, "a checksum takes 8 bytes");
+  }
+  const char* operator()(const Verify& verify) const {
+    return unless(verify.expected.bytes == kChecksumBytes, "a checksum takes 8 bytes");
+  }
+  const char* operator()(const Encode& encode) const {
+    const PageShape& shape = encode.shape;
+    const Bytes rows_bytes = encode.tokens * shape.kv_heads * shape.head_dim * 2;
+    if (encode.tokens < 1 || encode.tokens > shape.tokens) return "tokens do not fit the page";
+    if (encode.page.bytes != page_bytes(shape)) return "the page's bytes are not its shape's";
+    return unless(encode.keys.bytes == rows_bytes && encode.values.bytes == rows_bytes,
+                  "keys or values are not [tokens, kv_heads, head_dim] in 16 bits");
+  }
+  const char* operator()(const Attend& attend) const {
+    const PageShape& shape = attend.shape;
+    const std::int64_t rows = std::int64_t{attend.query_tokens} * attend.query_heads;
+    if (attend.tokens < 1 || rows < 1 || shape.tokens < 1) return "no tokens or no queries";
+    if (attend.page_table.bytes != divide_up(attend.tokens, shape.tokens) * kPageTableEntryBytes)
+      return "the page table does not have an entry for each page";
+    if (attend.pages.bytes < page_bytes(shape)) return "less than a page to attend to";
+    if (attend.queries.bytes != rows * shape.head_dim * 2)
+      return "queries are not [query_tokens, query_heads, head_dim] in 16 bits";
+    return unless(attend.partials.bytes == partial_bytes(rows, shape.head_dim),
+                  "partials do not have a row for each query");
+  }
+  const char* operator()(const Merge& merge) const {
+    const Bytes part_bytes = partial_bytes(merge.rows, merge.head_dim);
+    if (merge.parts < 1 || merge.rows < 1) return "nothing to merge";
+    return unless(merge.partials.bytes == merge.parts * part_bytes && merge.to.bytes == part_bytes,
+                  "partials are not `parts` times as long as the result");
+  }
+  const char* operator()(const EngineWork& work) const {
+    return unless(work.duration_ns >= 0, "a negative duration");
+  }
+};
+
+}  // namespace
+
+std::string why_malformed(const Op& op, std::span<const Bytes> space_bytes) {
+  const Accesses all = accesses(op);
+  for (const auto& [where, writes] : all) {
+    if (where.space.index >= space_bytes.size())
+      return fmt::format("{}: space {} is not registered", name(op), where.space.index);
+    const Bytes size = space_bytes[where.space.index];
+    if (where.bytes <= 0 || where.offset < 0 || where.bytes > size ||
+        where.offset > size - where.bytes)
+      return fmt::format("{}: {} bytes at {} are not inside space {} of {} bytes", name(op),
+                         where.bytes, where.offset, where.space.index, size);
+  }
+  for (const Access& write : all)
+    for (const Access& other : all)
+      if (write.writes && &write != &other && overlap(write.where, other.where))
+        return fmt::format("{}: it writes what it also reads", name(op));
+  const std::string_view shape = std::visit(ShapeCheck{}, op);
+  return shape.empty() ? "" : fmt::format("{}: {}", name(op), shape);
+}
+
+}  // namespace modalkv

@@ -1,0 +1,336 @@
+// What every device promises (offload/device.hpp).
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <random>
+#include <thread>
+
+#include "kernels/checksum.hpp"
+#include "tests/offload/devices.hpp"
+
+namespace modalkv {
+namespace {
+
+template <typename Target>
+class DeviceConformance : public testing::Test {
+ protected:
+  Target target;
+  Device& device = target.device;
+
+  QueueId queue(QueueKind kind) { return find_queue(device, kind).value(); }
+  Submitted submit(QueueKind kind, std::vector<Op> ops, std::vector<Ticket> after = {}) {
+    return device.submit(queue(kind), ops, after);
+  }
+  Ticket submit_ok(QueueKind kind, std::vector<Op> ops, std::vector<Ticket> after = {}) {
+    const Submitted submitted = submit(kind, std::move(ops), std::move(after));
+    EXPECT_EQ(submitted.status, Status::ok);
+    return submitted.ticket;
+  }
+};
+
+using Targets = testing::Types<Sim, JitteredSim, Host, Checked<Sim>, Checked<Host>, Faultless<Sim>,
+                               Faultless<Host>, Checked<Faultless<Host>>>;
+
+struct TargetNames {
+  template <typename T>
+  static std::string GetName(int) {
+    if (std::is_same_v<T, Sim>) return "Sim";
+    if (std::is_same_v<T, JitteredSim>) return "JitteredSim";
+    if (std::is_same_v<T, Host>) return "Host";
+    if (std::is_same_v<T, Checked<Sim>>) return "CheckedSim";
+    if (std::is_same_v<T, Checked<Host>>) return "CheckedHost";
+    if (std::is_same_v<T, Faultless<Sim>>) return "FaultlessSim";
+    if (std::is_same_v<T, Faultless<Host>>) return "FaultlessHost";
+    return "CheckedFaultlessHost";
+  }
+};
+
+TYPED_TEST_SUITE(DeviceConformance, Targets, TargetNames);
+
+TYPED_TEST(DeviceConformance, HasEveryKindOfQueue) {
+  for (const auto kind : {QueueKind::h2d, QueueKind::d2h, QueueKind::compute, QueueKind::host,
+                          QueueKind::disk})
+    EXPECT_TRUE(find_queue(this->device, kind)) << name(kind);
+  EXPECT_TRUE(find_queue(this->device, QueueKind::host, 1)) << "one for each of two NUMA nodes";
+  EXPECT_FALSE(find_queue(this->device, QueueKind::host, 2));
+}
+
+TYPED_TEST(DeviceConformance, CopiesFillsAndChecksumsBytes) {
+  Memory host(this->device, 4096), gpu(this->device, 4096, SpaceInfo::Kind::device);
+  for (std::size_t i = 0; i < 256; ++i) host.bytes()[i] = static_cast<std::byte>(i * 7 + 3);
+  const Ticket up = this->submit_ok(QueueKind::h2d, {Copy{host.at(0, 256), gpu.at(512, 256)}});
+  const Ticket sum =
+      this->submit_ok(QueueKind::compute,
+                      {Checksum{gpu.at(512, 256), gpu.at(1024, 8)}, Fill{gpu.at(0, 100), 0x11},
+                       Verify{gpu.at(512, 256), gpu.at(1024, 8)}},
+                      {up});
+  this->submit_ok(QueueKind::d2h, {Copy{gpu.at(512, 520), host.at(1000, 520)}}, {sum});
+  for (const Completion& completion : drain(this->device)) EXPECT_EQ(completion.status, Status::ok);
+  EXPECT_TRUE(std::equal(host.bytes().begin(), host.bytes().begin() + 256,
+                         host.bytes().begin() + 1000));
+  EXPECT_EQ(gpu[99], 0x11);
+  EXPECT_NE(gpu[100], 0x11);
+  std::uint64_t stored = 0;
+  std::memcpy(&stored, host.bytes().data() + 1512, 8);
+  EXPECT_EQ(stored, checksum({host.bytes().data(), 256}));
+}
+
+TYPED_TEST(DeviceConformance, AQueueKeepsItsOrder) {
+  Memory memory(this->device, 64);
+  std::vector<Ticket> submitted;
+  for (std::uint8_t i = 0; i < 100; ++i)
+    submitted.push_back(this->submit_ok(QueueKind::compute, {Fill{memory.at(0, 64), i}}));
+  const auto all = drain(this->device);
+  ASSERT_EQ(all.size(), submitted.size());
+  for (std::size_t i = 0; i < all.size(); ++i) EXPECT_EQ(all[i].ticket, submitted[i]);
+  EXPECT_EQ(memory[0], 99);
+}
+
+TYPED_TEST(DeviceConformance, TicketsOrderQueuesAcrossADiamond) {
+  Memory memory(this->device, 4096);
+  const auto a = memory.at(0, 64), b = memory.at(64, 64), c = memory.at(128, 64),
+             d = memory.at(192, 128);
+  for (int round = 0; round < 50; ++round) {
+    const auto value = static_cast<std::uint8_t>(round);
+    const Ticket top = this->submit_ok(QueueKind::compute, {Fill{a, value}});
+    const Ticket left = this->submit_ok(QueueKind::h2d, {Copy{a, b}}, {top});
+    const Ticket right = this->submit_ok(QueueKind::d2h, {Copy{a, c}}, {top});
+    this->submit_ok(QueueKind::host, {Copy{memory.at(64, 128), d}}, {left, right});
+    drain(this->device);
+    EXPECT_EQ(memory[192], value);
+    EXPECT_EQ(memory[319], value);
+  }
+}
+
+TYPED_TEST(DeviceConformance, AGroupWithoutOperationsIsAPointToWaitFor) {
+  Memory memory(this->device, 64);
+  const Ticket one = this->submit_ok(QueueKind::h2d, {Fill{memory.at(0, 32), 1}});
+  const Ticket two = this->submit_ok(QueueKind::d2h, {Fill{memory.at(32, 32), 1}});
+  const Ticket both = this->submit_ok(QueueKind::host, {}, {one, two});
+  EXPECT_EQ(drain(this->device).back().ticket, both);
+}
+
+TYPED_TEST(DeviceConformance, TheDefaultTicketIsDone) {
+  this->submit_ok(QueueKind::compute, {}, {Ticket{}});
+  EXPECT_EQ(drain(this->device).size(), 1u);
+}
+
+TYPED_TEST(DeviceConformance, ACollectedTicketIsStillGoodToWaitFor) {
+  const Ticket old = this->submit_ok(QueueKind::compute, {});
+  for (int i = 0; i < 600; ++i) {
+    this->submit_ok(QueueKind::compute, {}, {old});
+    drain(this->device);
+  }
+  this->submit_ok(QueueKind::h2d, {}, {old});
+  EXPECT_EQ(drain(this->device).at(0).status, Status::ok);
+}
+
+TYPED_TEST(DeviceConformance, AFullQueueSaysBusyAndTakesWorkAgainAfterACompletion) {
+  std::atomic<std::uint64_t> word{0};
+  const Ticket gate = this->device.import_event({&word, 1}).ticket;
+  const int room = this->device.queues()[this->queue(QueueKind::h2d).index].max_groups;
+  for (int i = 0; i < room; ++i) this->submit_ok(QueueKind::h2d, {}, {gate});
+  EXPECT_EQ(this->submit(QueueKind::h2d, {}).status, Status::busy);
+  EXPECT_EQ(this->submit(QueueKind::d2h, {}).status, Status::ok) << "another queue has room";
+  word = 1;
+  EXPECT_TRUE(this->device.next_completion(10 * kSecond));
+  EXPECT_EQ(drain(this->device).size(), static_cast<std::size_t>(room));
+  EXPECT_EQ(this->submit(QueueKind::h2d, {}).status, Status::ok);
+}
+
+TYPED_TEST(DeviceConformance, OperationsAreBoundedToo) {
+  Memory memory(this->device, 64);
+  const auto most = static_cast<std::size_t>(
+      this->device.queues()[this->queue(QueueKind::compute).index].max_ops);
+  EXPECT_EQ(this->submit(QueueKind::compute, std::vector<Op>(most + 1, Fill{memory.at(0, 1), 1}))
+                .status,
+            Status::rejected)
+      << "more than ever fits";
+  std::atomic<std::uint64_t> word{0};
+  const Ticket gate = this->device.import_event({&word, 1}).ticket;
+  const std::vector<Op> third(most / 3, Fill{memory.at(0, 1), 1});
+  for (int i = 0; i < 3; ++i) this->submit_ok(QueueKind::compute, third, {gate});
+  EXPECT_EQ(this->submit(QueueKind::compute, third, {gate}).status, Status::busy);
+  word = 1;
+  EXPECT_EQ(drain(this->device).size(), 3u);
+  this->submit_ok(QueueKind::compute, third);
+  EXPECT_EQ(drain(this->device).size(), 1u);
+}
+
+TYPED_TEST(DeviceConformance, RejectsWhatCannotBeDone) {
+  Memory memory(this->device, 4096);
+  const Address good = memory.at(0, 64);
+  const SpaceId unknown{77};
+  const std::vector<Op> bad = {
+      Fill{memory.at(4096, 1), 0},
+      Fill{memory.at(4000, 97), 0},
+      Fill{memory.at(-1, 10), 0},
+      Fill{memory.at(0, 0), 0},
+      Fill{memory.at(0, -5), 0},
+      Fill{memory.at(INT64_MAX, 10), 0},
+      Fill{memory.at(10, INT64_MAX), 0},
+      Fill{{unknown, 0, 8}, 0},
+      Copy{good, memory.at(64, 63)},
+      Copy{good, memory.at(63, 64)},
+      Copy{good, good},
+      Checksum{good, memory.at(64, 4)},
+      Checksum{good, memory.at(60, 8)},
+      Verify{good, memory.at(64, 16)},
+      Merge{memory.at(0, 100), memory.at(100, 100), 2, 1, 8},
+      EngineWork{-1}};
+  for (std::size_t i = 0; i < bad.size(); ++i) {
+    const auto before = memory.bytes();
+    EXPECT_EQ(this->submit(QueueKind::compute, {Fill{good, 9}, bad[i]}).status, Status::rejected)
+        << "operation " << i << ": " << name(bad[i]);
+    drain(this->device);
+    EXPECT_EQ(memory.bytes(), before) << "nothing of a rejected group is done";
+  }
+  EXPECT_EQ(this->device.submit(QueueId{99}, {}, {}).status, Status::rejected);
+  EXPECT_EQ(this->submit(QueueKind::h2d, {}, {Ticket{123'456'789}}).status, Status::rejected);
+  EXPECT_EQ(this->submit(QueueKind::h2d, {}, std::vector<Ticket>(kMaxDependencies + 1)).status,
+            Status::rejected);
+  EXPECT_EQ(this->device.import_event({nullptr, 1}).status, Status::rejected);
+  EXPECT_EQ(this->device.register_space({SpaceInfo::Kind::host, 0, nullptr}).status,
+            Status::rejected);
+  EXPECT_FALSE(this->device.next_completion(kSecond));
+}
+
+TYPED_TEST(DeviceConformance, AFailureStopsItsGroupAndCancelsWhatWaitsForIt) {
+  Memory memory(this->device, 4096);
+  const Ticket bad = this->submit_ok(
+      QueueKind::compute,
+      {Fill{memory.at(0, 64), 1}, Verify{memory.at(0, 64), memory.at(64, 8)},
+       Fill{memory.at(128, 64), 1}});
+  const Ticket next = this->submit_ok(QueueKind::h2d, {Fill{memory.at(256, 64), 1}}, {bad});
+  const Ticket after_next = this->submit_ok(QueueKind::d2h, {Fill{memory.at(320, 64), 1}}, {next});
+  const Ticket other = this->submit_ok(QueueKind::compute, {Fill{memory.at(384, 64), 1}});
+  const auto all = drain(this->device);
+  EXPECT_EQ(outcome(all, bad), Status::checksum);
+  EXPECT_EQ(outcome(all, next), Status::cancelled);
+  EXPECT_EQ(outcome(all, after_next), Status::cancelled);
+  EXPECT_EQ(outcome(all, other), Status::ok) << "the queue goes on";
+  EXPECT_EQ(memory[0], 1);
+  EXPECT_EQ(memory[128], 0) << "after the failure in its group";
+  EXPECT_EQ(memory[256], 0);
+  EXPECT_EQ(memory[320], 0);
+  EXPECT_EQ(memory[384], 1);
+  const Ticket late = this->submit_ok(QueueKind::host, {Fill{memory.at(448, 64), 1}}, {bad});
+  EXPECT_EQ(outcome(drain(this->device), late), Status::cancelled) << "failures are remembered";
+}
+
+TYPED_TEST(DeviceConformance, SaysWhatItDoesNotSupport) {
+  Memory memory(this->device, kMiB);
+  const PageShape shape{.tokens = 16, .kv_heads = 2, .head_dim = 64, .format = both(fp16())};
+  const Bytes rows = 16 * 2 * 64 * 2;
+  const Ticket encode = this->submit_ok(
+      QueueKind::compute,
+      {Encode{memory.at(0, rows), memory.at(rows, rows), memory.at(2 * rows, page_bytes(shape)),
+              shape, 16}});
+  EXPECT_EQ(outcome(drain(this->device), encode), Status::unsupported);
+}
+
+TYPED_TEST(DeviceConformance, EngineWorkExistsInVirtualTimeOnly) {
+  const Nanos before_ns = this->device.now();
+  const Ticket work = this->submit_ok(QueueKind::compute, {EngineWork{5 * kMillisecond}});
+  const auto all = drain(this->device);
+  EXPECT_EQ(outcome(all, work), TypeParam::kVirtualTime ? Status::ok : Status::unsupported);
+  if (TypeParam::kVirtualTime) {
+    EXPECT_GE(this->device.now() - before_ns, 5 * kMillisecond);
+  }
+}
+
+TYPED_TEST(DeviceConformance, WaitsForAnEngineEventWithinItsBound) {
+  Memory memory(this->device, 64);
+  std::atomic<std::uint64_t> word{4};
+  const Submitted event = this->device.import_event({&word, 5});
+  ASSERT_EQ(event.status, Status::ok);
+  this->submit_ok(QueueKind::compute, {Fill{memory.at(0, 64), 1}}, {event.ticket});
+  EXPECT_FALSE(this->device.next_completion(2 * kMillisecond));
+  EXPECT_EQ(memory[0], 0);
+  std::jthread engine([&] { word.store(6, std::memory_order_release); });
+  engine.join();
+  EXPECT_EQ(drain(this->device).at(0).status, Status::ok);
+  EXPECT_EQ(memory[0], 1);
+  this->submit_ok(QueueKind::compute, {}, {event.ticket});
+  EXPECT_EQ(drain(this->device).at(0).status, Status::ok) << "an event that happened stays so";
+}
+
+TYPED_TEST(DeviceConformance, EngineEventsAreBounded) {
+  std::atomic<std::uint64_t> word{0};
+  Submitted last;
+  for (int i = 0; i < kMaxEngineEvents; ++i) {
+    last = this->device.import_event({&word, 1});
+    EXPECT_EQ(last.status, Status::ok);
+  }
+  EXPECT_EQ(this->device.import_event({&word, 1}).status, Status::busy);
+  word = 1;
+  this->submit_ok(QueueKind::compute, {}, {last.ticket});
+  EXPECT_EQ(drain(this->device).size(), 1u);
+  EXPECT_EQ(this->device.import_event({&word, 1}).status, Status::ok);
+}
+
+TYPED_TEST(DeviceConformance, ExportsRaiseTheWordWhateverTheOutcome) {
+  Memory memory(this->device, 64);
+  std::atomic<std::uint64_t> gate_word{0}, good_word{0}, bad_word{0}, high_word{50};
+  const Ticket gate = this->device.import_event({&gate_word, 1}).ticket;
+  const Ticket good = this->submit_ok(QueueKind::compute, {Fill{memory.at(0, 8), 1}}, {gate});
+  const Ticket bad =
+      this->submit_ok(QueueKind::host, {Verify{memory.at(16, 16), memory.at(32, 8)}}, {good});
+  EXPECT_EQ(this->device.export_event(good, {&good_word, 7}), Status::ok);
+  EXPECT_EQ(this->device.export_event(bad, {&bad_word, 8}), Status::ok);
+  EXPECT_EQ(good_word, 0u);
+  gate_word = 1;
+  EXPECT_EQ(outcome(drain(this->device), bad), Status::checksum);
+  EXPECT_EQ(good_word, 7u);
+  EXPECT_EQ(bad_word, 8u);
+  EXPECT_EQ(this->device.export_event(good, {&high_word, 7}), Status::ok);
+  EXPECT_EQ(high_word, 50u) << "a word is never lowered";
+  EXPECT_EQ(this->device.export_event(Ticket{999'999}, {&good_word, 9}), Status::rejected);
+}
+
+TYPED_TEST(DeviceConformance, AnIdleDeviceAnswersAtOnce) {
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_FALSE(this->device.next_completion(3600 * kSecond));
+  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(60));
+}
+
+TYPED_TEST(DeviceConformance, TimeNeverGoesBackAndCompletionsAreNotInTheFuture) {
+  Memory memory(this->device, kMiB);
+  Nanos last_ns = this->device.now();
+  for (int i = 0; i < 20; ++i) {
+    this->submit_ok(QueueKind::h2d, {Fill{memory.at(0, kMiB), 1}});
+    const auto completion = this->device.next_completion(10 * kSecond);
+    ASSERT_TRUE(completion);
+    EXPECT_GE(completion->at_ns, last_ns);
+    EXPECT_LE(completion->at_ns, this->device.now());
+    last_ns = this->device.now();
+  }
+}
+
+TEST(DeviceLifetime, ADeviceWithUnfinishedWorkIsDestroyedAndRaisesItsExports) {
+  std::atomic<std::uint64_t> never{0}, raised{0}, raised_by_sim{0};
+  {
+    Host host;
+    Memory memory(host.device, 64);
+    const Ticket gate = host.device.import_event({&never, 1}).ticket;
+    const auto stuck = host.device.submit(*find_queue(host.device, QueueKind::compute),
+                                          std::vector<Op>{Fill{memory.at(0, 64), 1}},
+                                          std::vector<Ticket>{gate});
+    EXPECT_EQ(host.device.export_event(stuck.ticket, {&raised, 1}), Status::ok);
+    Sim sim;
+    const auto open = sim.device.submit(*find_queue(sim.device, QueueKind::compute),
+                                        std::vector<Op>{EngineWork{1}}, {});
+    EXPECT_EQ(sim.device.export_event(open.ticket, {&raised_by_sim, 1}), Status::ok);
+  }
+  EXPECT_EQ(raised, 1u);
+  EXPECT_EQ(raised_by_sim, 1u);
+}
+
+TEST(DeviceLifetime, HostMemoryIsNeeded) {
+  Host host;
+  EXPECT_EQ(host.device.register_space({SpaceInfo::Kind::host, 64, nullptr}).status,
+            Status::rejected);
+}
+
+}  // namespace
+}  // namespace modalkv
