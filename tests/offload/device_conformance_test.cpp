@@ -48,8 +48,8 @@ struct TargetNames {
 TYPED_TEST_SUITE(DeviceConformance, Targets, TargetNames);
 
 TYPED_TEST(DeviceConformance, HasEveryKindOfQueue) {
-  for (const auto kind : {QueueKind::h2d, QueueKind::d2h, QueueKind::compute, QueueKind::host,
-                          QueueKind::disk})
+  for (const auto kind :
+       {QueueKind::h2d, QueueKind::d2h, QueueKind::compute, QueueKind::host, QueueKind::disk})
     EXPECT_TRUE(find_queue(this->device, kind)) << name(kind);
   EXPECT_TRUE(find_queue(this->device, QueueKind::host, 1)) << "one for each of two NUMA nodes";
   EXPECT_FALSE(find_queue(this->device, QueueKind::host, 2));
@@ -66,8 +66,8 @@ TYPED_TEST(DeviceConformance, CopiesFillsAndChecksumsBytes) {
                       {up});
   this->submit_ok(QueueKind::d2h, {Copy{gpu.at(512, 520), host.at(1000, 520)}}, {sum});
   for (const Completion& completion : drain(this->device)) EXPECT_EQ(completion.status, Status::ok);
-  EXPECT_TRUE(std::equal(host.bytes().begin(), host.bytes().begin() + 256,
-                         host.bytes().begin() + 1000));
+  EXPECT_TRUE(
+      std::equal(host.bytes().begin(), host.bytes().begin() + 256, host.bytes().begin() + 1000));
   EXPECT_EQ(gpu[99], 0x11);
   EXPECT_NE(gpu[100], 0x11);
   std::uint64_t stored = 0;
@@ -142,9 +142,9 @@ TYPED_TEST(DeviceConformance, OperationsAreBoundedToo) {
   Memory memory(this->device, 64);
   const auto most = static_cast<std::size_t>(
       this->device.queues()[this->queue(QueueKind::compute).index].max_ops);
-  EXPECT_EQ(this->submit(QueueKind::compute, std::vector<Op>(most + 1, Fill{memory.at(0, 1), 1}))
-                .status,
-            Status::rejected)
+  EXPECT_EQ(
+      this->submit(QueueKind::compute, std::vector<Op>(most + 1, Fill{memory.at(0, 1), 1})).status,
+      Status::rejected)
       << "more than ever fits";
   std::atomic<std::uint64_t> word{0};
   const Ticket gate = this->device.import_event({&word, 1}).ticket;
@@ -161,23 +161,22 @@ TYPED_TEST(DeviceConformance, RejectsWhatCannotBeDone) {
   Memory memory(this->device, 4096);
   const Address good = memory.at(0, 64);
   const SpaceId unknown{77};
-  const std::vector<Op> bad = {
-      Fill{memory.at(4096, 1), 0},
-      Fill{memory.at(4000, 97), 0},
-      Fill{memory.at(-1, 10), 0},
-      Fill{memory.at(0, 0), 0},
-      Fill{memory.at(0, -5), 0},
-      Fill{memory.at(INT64_MAX, 10), 0},
-      Fill{memory.at(10, INT64_MAX), 0},
-      Fill{{unknown, 0, 8}, 0},
-      Copy{good, memory.at(64, 63)},
-      Copy{good, memory.at(63, 64)},
-      Copy{good, good},
-      Checksum{good, memory.at(64, 4)},
-      Checksum{good, memory.at(60, 8)},
-      Verify{good, memory.at(64, 16)},
-      Merge{memory.at(0, 100), memory.at(100, 100), 2, 1, 8},
-      EngineWork{-1}};
+  const std::vector<Op> bad = {Fill{memory.at(4096, 1), 0},
+                               Fill{memory.at(4000, 97), 0},
+                               Fill{memory.at(-1, 10), 0},
+                               Fill{memory.at(0, 0), 0},
+                               Fill{memory.at(0, -5), 0},
+                               Fill{memory.at(INT64_MAX, 10), 0},
+                               Fill{memory.at(10, INT64_MAX), 0},
+                               Fill{{unknown, 0, 8}, 0},
+                               Copy{good, memory.at(64, 63)},
+                               Copy{good, memory.at(63, 64)},
+                               Copy{good, good},
+                               Checksum{good, memory.at(64, 4)},
+                               Checksum{good, memory.at(60, 8)},
+                               Verify{good, memory.at(64, 16)},
+                               Merge{memory.at(0, 100), memory.at(100, 100), 2, 1, 8},
+                               EngineWork{-1}};
   for (std::size_t i = 0; i < bad.size(); ++i) {
     const auto before = memory.bytes();
     EXPECT_EQ(this->submit(QueueKind::compute, {Fill{good, 9}, bad[i]}).status, Status::rejected)
@@ -198,9 +197,8 @@ TYPED_TEST(DeviceConformance, RejectsWhatCannotBeDone) {
 TYPED_TEST(DeviceConformance, AFailureStopsItsGroupAndCancelsWhatWaitsForIt) {
   Memory memory(this->device, 4096);
   const Ticket bad = this->submit_ok(
-      QueueKind::compute,
-      {Fill{memory.at(0, 64), 1}, Verify{memory.at(0, 64), memory.at(64, 8)},
-       Fill{memory.at(128, 64), 1}});
+      QueueKind::compute, {Fill{memory.at(0, 64), 1}, Verify{memory.at(0, 64), memory.at(64, 8)},
+                           Fill{memory.at(128, 64), 1}});
   const Ticket next = this->submit_ok(QueueKind::h2d, {Fill{memory.at(256, 64), 1}}, {bad});
   const Ticket after_next = this->submit_ok(QueueKind::d2h, {Fill{memory.at(320, 64), 1}}, {next});
   const Ticket other = this->submit_ok(QueueKind::compute, {Fill{memory.at(384, 64), 1}});
@@ -223,9 +221,8 @@ TYPED_TEST(DeviceConformance, SaysWhatItDoesNotSupport) {
   const PageShape shape{.tokens = 16, .kv_heads = 2, .head_dim = 64, .format = both(fp16())};
   const Bytes rows = 16 * 2 * 64 * 2;
   const Ticket encode = this->submit_ok(
-      QueueKind::compute,
-      {Encode{memory.at(0, rows), memory.at(rows, rows), memory.at(2 * rows, page_bytes(shape)),
-              shape, 16}});
+      QueueKind::compute, {Encode{memory.at(0, rows), memory.at(rows, rows),
+                                  memory.at(2 * rows, page_bytes(shape)), shape, 16}});
   EXPECT_EQ(outcome(drain(this->device), encode), Status::unsupported);
 }
 
@@ -313,9 +310,9 @@ TEST(DeviceLifetime, ADeviceWithUnfinishedWorkIsDestroyedAndRaisesItsExports) {
     Host host;
     Memory memory(host.device, 64);
     const Ticket gate = host.device.import_event({&never, 1}).ticket;
-    const auto stuck = host.device.submit(*find_queue(host.device, QueueKind::compute),
-                                          std::vector<Op>{Fill{memory.at(0, 64), 1}},
-                                          std::vector<Ticket>{gate});
+    const auto stuck =
+        host.device.submit(*find_queue(host.device, QueueKind::compute),
+                           std::vector<Op>{Fill{memory.at(0, 64), 1}}, std::vector<Ticket>{gate});
     EXPECT_EQ(host.device.export_event(stuck.ticket, {&raised, 1}), Status::ok);
     Sim sim;
     const auto open = sim.device.submit(*find_queue(sim.device, QueueKind::compute),
