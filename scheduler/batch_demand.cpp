@@ -2,7 +2,18 @@
 
 #include <algorithm>
 
+#include "modalkv/page.hpp"
+
 namespace modalkv {
+namespace {
+
+// Of a token in a layer, with its part of what the page needs for itself.
+Bytes paged_token_bytes(const ModelGeometry& model, const KvFormat& format) {
+  const PageShape shape{kPageTokens, model.kv_heads, model.head_dim, format};
+  return divide_up(page_bytes(shape), kPageTokens);
+}
+
+}  // namespace
 
 BatchDemand::BatchDemand(const ModelGeometry& model, const PrecisionPolicy& policy,
                          const CostModel& cost, double memory_utilization)
@@ -12,9 +23,9 @@ BatchDemand::BatchDemand(const ModelGeometry& model, const PrecisionPolicy& poli
       device_budget_bytes_(cost.device_kv_budget_bytes(memory_utilization)),
       host_budget_bytes_(policy.places.streamed || policy.places.cpu ? cost.host_kv_budget_bytes()
                                                                      : 0),
-      high_bytes_(kv_bytes_per_token_layer(model, policy.high)) {
+      high_bytes_(paged_token_bytes(model, policy.high)) {
   const auto low = [&](const std::optional<KvFormat>& format) {
-    return format ? kv_bytes_per_token_layer(model, *format) : 0;
+    return format ? paged_token_bytes(model, *format) : 0;
   };
   low_bytes_ = {0, low(policy.text_low), low(policy.visual_low)};
 }

@@ -192,8 +192,8 @@ constexpr OpCost cost(const Op& op) {
             // A multiply and an add an element, for the scores and for the weighted values.
             const double flops = 4.0 * static_cast<double>(attend.tokens) * attend.query_tokens *
                                  attend.query_heads * shape.head_dim;
-            return OpCost{attend.tokens * token_bytes + attend.queries.bytes, attend.partials.bytes,
-                          flops};
+            // Queries and partials stay in caches.
+            return OpCost{attend.tokens * token_bytes, 0, flops};
           },
           [](const Merge& merge) {
             return OpCost{merge.partials.bytes, merge.to.bytes,
