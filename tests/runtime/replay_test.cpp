@@ -21,17 +21,20 @@ struct Scenario {
   Trace trace;
 };
 
-// Every policy on two models, two sizes of GPU and two admission rules, each over its own trace.
+// Every policy on two models, two sizes of GPU and of host and two admission rules, each over its
+// own trace.
 std::vector<Scenario> scenarios() {
   std::vector<Scenario> all;
   std::uint64_t seed = 1;
   for (const ModelGeometry& geometry : {model(), grouped_model()})
-    for (const Tokens tokens : {2'500, 9'000})
+    for (const auto& [tokens, host_bytes] : std::vector<std::pair<Tokens, Bytes>>{
+             {2'500, 4 * kGiB}, {9'000, 4 * kGiB}, {2'500, 128 * kMiB}})
       for (const AdmissionRule admission : {AdmissionRule::throughput, AdmissionRule::memory})
         for (const PrecisionPolicy& each : builtin_policies()) {
           const Bytes kv = tokens * kv_bytes_per_token(geometry, both(fp16()));
           ReplayConfig made = config(geometry, machine(geometry, kv), each);
           made.admission = admission;
+          made.hardware.host.numa_nodes.value[0].memory_bytes = host_bytes;
           all.push_back({fmt::format("seed {}, {}, {}, {} tokens, admission {}", seed, each.name,
                                      geometry.name, tokens, static_cast<int>(admission)),
                          made, random_trace(seed)});
@@ -413,6 +416,11 @@ TEST(Replay, PreemptedRequestsFinishWithEveryToken) {
   EXPECT_GT(result.totals.prefill_tokens, 12 * 320);
   for (const RequestOutcome& outcome : result.outcomes) EXPECT_EQ(outcome.output_tokens, 900);
   EXPECT_EQ(result.totals.output_tokens, 12 * 900);
+  // However often it was preempted, a request holds its own tokens, each once.
+  EXPECT_TRUE(std::any_of(result.outcomes.begin(), result.outcomes.end(),
+                          [](const RequestOutcome& outcome) { return outcome.preemptions > 1; }));
+  EXPECT_EQ(result.window.back().decode_sequences, 1);
+  EXPECT_EQ(result.window.back().device_kv_bytes, round_up(320 + 899, 16) * 32 * kKiB);
 }
 
 TEST(Replay, StepsKeepTheirTokenAndSequenceLimits) {
