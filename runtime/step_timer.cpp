@@ -6,7 +6,9 @@ namespace modalkv {
 
 void StepTimer::restart(Nanos now_ns) {
   pipeline_ = Pipeline::idle_at(now_ns);
-  previous_begin_ns_ = d2h_free_ns_ = d2h_before_ns_ = now_ns;
+  previous_begin_ns_ = now_ns;
+  d2h_free_ns_ = std::max(d2h_free_ns_, now_ns);
+  d2h_before_ns_ = std::max(d2h_before_ns_, now_ns);
 }
 
 StepRecord StepTimer::run(const StepProblem& problem, const Placement& placement,

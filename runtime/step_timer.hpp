@@ -22,7 +22,7 @@ struct Transfers {
 /// nothing.
 class StepTimer {
  public:
-  /// Nothing in flight at `now_ns`.
+  /// The batch was empty until `now_ns`: nothing is in flight but what still leaves the GPU.
   void restart(Nanos now_ns);
   /// Runs the step that `problem` (its cost model decides the durations) and `placement` describe.
   /// Fills times and bytes of the record.

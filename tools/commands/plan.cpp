@@ -13,6 +13,7 @@
 #include "scheduler/cost_model.hpp"
 #include "scheduler/planner.hpp"
 #include "scheduler/policies.hpp"
+#include "tools/commands/real_range.hpp"
 #include "tools/profile/profile.hpp"
 #include "tools/report/text_table.hpp"
 
@@ -243,7 +244,7 @@ void add_plan_command(CLI::App& app) {
   command
       ->add_option("--memory-utilization", arguments->memory_utilization,
                    "share of the card's memory to use")
-      ->check(CLI::Range(0.05, 1.0))
+      ->check(real_range(0.05, 1.0))
       ->capture_default_str();
   command->add_flag("--json", arguments->json, "print JSON");
   command->callback([arguments] { run_plan(*arguments); });

@@ -12,6 +12,7 @@
 #include "runtime/image_rule.hpp"
 #include "scheduler/perturb.hpp"
 #include "scheduler/policies.hpp"
+#include "tools/commands/real_range.hpp"
 #include "tools/commands/replay_matrix.hpp"
 #include "tools/commands/trace_options.hpp"
 #include "tools/profile/profile.hpp"
@@ -174,7 +175,7 @@ void add_options(CLI::App& command, SimulateArguments& arguments) {
       .add_option("--rate-scale", arguments.rate_scales,
                   "arrivals this many times as fast as in the trace; several by comma")
       ->delimiter(',')
-      ->check(CLI::Range(1e-6, 1e6))
+      ->check(real_range(1e-6, 1e6))
       ->capture_default_str();
   command.add_option("--slo", arguments.slo, "objectives by comma: ttft=2s,tpot=100ms,e2el=30s")
       ->delimiter(',');
@@ -196,7 +197,7 @@ void add_options(CLI::App& command, SimulateArguments& arguments) {
       .add_option(
           "--perturb", arguments.perturb,
           "let the machine differ from its profile by up to this share, unknown to the planner")
-      ->check(CLI::Range(0.0, 0.9));
+      ->check(real_range(0.0, 0.9));
   command.add_option("--max-sequences", arguments.limits.max_sequences, "running at once")
       ->check(CLI::Range(1, 100'000))
       ->capture_default_str();
@@ -206,14 +207,14 @@ void add_options(CLI::App& command, SimulateArguments& arguments) {
   command
       .add_option("--memory-utilization", arguments.limits.memory_utilization,
                   "share of GPU memory to use")
-      ->check(CLI::Range(0.05, 1.0))
+      ->check(real_range(0.05, 1.0))
       ->capture_default_str();
   command
       .add_option("--trace-window", arguments.trace_window,
                   "START,LENGTH in simulated seconds: steps kept one by one in timeline.json")
       ->delimiter(',')
       ->expected(2)
-      ->check(CLI::Range(0.0, 1e9));
+      ->check(real_range(0.0, 1e9));
   command
       .add_option("--threads", arguments.threads, "replays at once; results do not depend on it")
       ->check(CLI::Range(1, 1024));

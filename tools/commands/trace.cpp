@@ -7,6 +7,7 @@
 #include <string>
 
 #include "modalkv/error.hpp"
+#include "tools/commands/real_range.hpp"
 #include "tools/commands/trace_options.hpp"
 #include "tools/report/output_folder.hpp"
 #include "tools/trace/generator.hpp"
@@ -48,18 +49,18 @@ void add_generate(CLI::App& trace) {
       ->check(CLI::Range(std::int64_t{1}, std::int64_t{100'000'000}))
       ->capture_default_str();
   command->add_option("--rate", options.rate_per_s, "requests a second on average")
-      ->check(CLI::Range(1e-6, 1e6))
+      ->check(real_range(1e-6, 1e6))
       ->capture_default_str();
   command
       ->add_option(
           "--arrival-cv", options.arrival_cv,
           "coefficient of variation of gaps between arrivals: 0 even, 1 Poisson, above bursty")
-      ->check(CLI::Range(0.0, 20.0))
+      ->check(real_range(0.0, 20.0))
       ->capture_default_str();
   command
       ->add_option("--image-share", options.image_share,
                    "share of requests with images (default: the workload's)")
-      ->check(CLI::Range(0.0, 1.0));
+      ->check(real_range(0.0, 1.0));
   command
       ->add_option("--image-pool", options.image_pool,
                    "distinct images that requests show again and again; 0: every image is new")
@@ -68,7 +69,7 @@ void add_generate(CLI::App& trace) {
   command
       ->add_option("--image-zipf", options.image_zipf,
                    "how popular the pool's popular images are: weight rank^-Z")
-      ->check(CLI::Range(0.0, 10.0))
+      ->check(real_range(0.0, 10.0))
       ->capture_default_str();
   command->add_option("--seed", options.seed, "same seed, same bytes")->capture_default_str();
   command->callback([arguments] {

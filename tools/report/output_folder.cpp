@@ -18,9 +18,10 @@ namespace fs = std::filesystem;
   throw Error(fmt::format("{}: cannot be written: {}", path.string(), std::strerror(error)));
 }
 
-void write_whole(const fs::path& path, std::string_view text) {
+// Returns errno, or 0. What was written before an error stays.
+int write_whole(const fs::path& path, std::string_view text) {
   const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (file < 0) fail(path, errno);
+  if (file < 0) return errno;
   int error = 0;
   while (!text.empty() && error == 0) {
     const ssize_t written = ::write(file, text.data(), text.size());
@@ -31,9 +32,7 @@ void write_whole(const fs::path& path, std::string_view text) {
     }
   }
   if (::close(file) != 0 && error == 0) error = errno;
-  if (error == 0) return;
-  ::unlink(path.c_str());
-  fail(path, error);
+  return error;
 }
 
 fs::path beside(const fs::path& path) {
@@ -45,13 +44,26 @@ fs::path beside(const fs::path& path) {
 }  // namespace
 
 void write_file(const fs::path& path, std::string_view text) {
-  const fs::path partial = beside(path);
-  write_whole(partial, text);
   std::error_code failed;
-  fs::rename(partial, path, failed);
-  if (!failed) return;
+  fs::path target = path;
+  if (fs::exists(path, failed)) {
+    // A device or a pipe is written as it is: renaming a file over it would destroy it.
+    if (!fs::is_regular_file(path, failed)) {
+      if (const int error = write_whole(path, text)) fail(path, error);
+      return;
+    }
+    target = fs::canonical(path, failed);
+    if (failed) fail(path, failed.value());
+  }
+  const fs::path partial = beside(target);
+  int error = write_whole(partial, text);
+  if (error == 0) {
+    fs::rename(partial, target, failed);
+    error = failed.value();
+  }
+  if (error == 0) return;
   ::unlink(partial.c_str());
-  fail(path, failed.value());
+  fail(path, error);
 }
 
 OutputFolder::OutputFolder(const fs::path& folder) : folder_(folder), staging_(beside(folder)) {
@@ -71,7 +83,7 @@ OutputFolder::~OutputFolder() {
 }
 
 void OutputFolder::write(std::string_view file_name, std::string_view text) {
-  write_whole(staging_ / file_name, text);
+  if (const int error = write_whole(staging_ / file_name, text)) fail(folder_ / file_name, error);
 }
 
 void OutputFolder::commit() {

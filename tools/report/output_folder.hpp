@@ -7,8 +7,8 @@
 
 namespace modalkv {
 
-/// Writes `text` beside `path` and renames it over `path`. Throws Error, one line, and leaves
-/// `path` as it was.
+/// Writes `text` beside `path` and renames it over `path`; a link's target, not the link, and a
+/// device or pipe in place. Throws Error, one line, and leaves a file as it was.
 void write_file(const std::filesystem::path& path, std::string_view text);
 
 /// A set of files for one folder, written to a hidden folder beside it and put in place together by

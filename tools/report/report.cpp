@@ -16,6 +16,7 @@ void complete_rate(Report& report, std::size_t first, std::size_t last) {
     PolicyRun& run = report.runs[i];
     run.metrics = metrics_of(run.result, report.slo);
     report.common_requests.push_back(common.count);
+    run.over_stream = run.over_offload = std::nullopt;
     for (std::size_t b = 0; b < results.size(); ++b) {
       const auto gain = gain_over(common.means[b], common.means[i - first]);
       if (results[b]->policy == "fp16-stream") run.over_stream = gain;

@@ -1,0 +1,309 @@
+"""Drives the program with bad input: one line that says what to do, a failure, nothing left behind.
+
+Usage: cli_test.py PROGRAM [unittest arguments]
+"""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+PROGRAM = ""
+GOOD = ('{"timestamp": 0, "input_length": 100, "output_length": 5}\n'
+        '{"timestamp": 10, "input_length": 700, "output_length": 5, "image_tokens": [576]}\n'
+        '{"timestamp": 20, "input_length": 700, "output_length": 9, "image_tokens": [576]}\n')
+CSV = "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:17:03.9799600,4808,10\n"
+FAILED, USAGE = 1, 2
+
+
+def row(**fields):
+    return json.dumps({"timestamp": 30, "input_length": 10, "output_length": 5, **fields}) + "\n"
+
+
+class Cli(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.root = pathlib.Path(folder.name)
+        self.trace = self.file("good.jsonl", GOOD)
+        self.out = self.root / "out"
+
+    def file(self, name, text):
+        path = self.root / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    def modalkv(self, *arguments, **options):
+        return subprocess.run([PROGRAM, *map(str, arguments)], capture_output=True, text=True,
+                              check=False, timeout=60, **options)
+
+    def simulate(self, trace, *arguments):
+        return self.modalkv("simulate", "--trace", trace, "--policy", "fp16-resident,text-centric",
+                            "--out", self.out, *arguments)
+
+    def assert_fails(self, result, *parts, code=FAILED):
+        self.assertEqual(result.returncode, code, result.stderr)
+        self.assertEqual(result.stdout, "")
+        self.assertTrue(result.stderr.startswith("modalkv: error: "), result.stderr)
+        self.assertTrue(result.stderr.endswith("\n"))
+        self.assertEqual(result.stderr.count("\n"), 1, result.stderr)
+        for part in parts:
+            self.assertIn(part, result.stderr)
+        self.assertFalse(self.out.exists(), "a failed run left an output folder")
+        left = [name for name in os.listdir(self.root) if "partial" in name]
+        self.assertEqual(left, [], "a failed run left its staging folder")
+
+
+class GoodInput(Cli):
+    FILES = {"summary.json", "requests.csv", "timeline.json", "report.html"}
+
+    def test_writes_every_file(self):
+        result = self.simulate(self.trace)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(result.stderr, "")
+        self.assertEqual(set(os.listdir(self.out)), self.FILES)
+        self.assertEqual(set(os.listdir(self.root)), {"good.jsonl", "out"})
+        self.assertIn("text-centric", result.stdout)
+
+    def test_json_is_the_summary_and_nothing_else(self):
+        result = self.simulate(self.trace, "--json")
+        printed = json.loads(result.stdout)
+        written = json.loads((self.out / "summary.json").read_text())
+        self.assertEqual(printed["digest"], written["digest"])
+        self.assertEqual([policy["policy"] for policy in printed["policies"]],
+                         ["fp16-resident", "text-centric"])
+
+    def test_quiet_prints_nothing(self):
+        result = self.simulate(self.trace, "--quiet")
+        self.assertEqual((result.returncode, result.stdout, result.stderr), (0, "", ""))
+
+    def test_help_and_version(self):
+        for arguments in (["--help"], ["simulate", "--help"], ["--version"]):
+            result = self.modalkv(*arguments)
+            self.assertEqual((result.returncode, result.stderr), (0, ""), arguments)
+
+    def test_crlf_byte_order_mark_and_missing_last_newline(self):
+        text = "\ufeff" + GOOD.replace("\n", "\r\n").rstrip()
+        result = self.modalkv("trace", "stats", self.file("dos.jsonl", text), "--json")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertEqual(json.loads(result.stdout)["requests"], 3)
+
+
+class BadTraces(Cli):
+    def test_missing_file(self):
+        self.assert_fails(self.simulate(self.root / "none.jsonl"), "none.jsonl", "No such file")
+
+    def test_folder(self):
+        self.assert_fails(self.simulate(self.root), "folder")
+
+    def test_empty_file(self):
+        self.assert_fails(self.simulate(self.file("empty.jsonl", "")), "empty.jsonl", "empty")
+        self.assert_fails(self.simulate(self.file("header.csv", CSV.split("\n")[0] + "\n")),
+                          "no requests")
+        self.assert_fails(self.simulate(self.file("blank.jsonl", "\n\n")))
+
+    def test_unknown_format(self):
+        for text in ("hello\n", "a,b,c\n1,2,3\n", "[1, 2]\n", '{"x": 1}\n', b"\x00\xff\x00\n"):
+            with self.subTest(text=text):
+                self.assert_fails(self.simulate(self.file("what.txt", text)), "what.txt:1:",
+                                  "unknown trace format", "azure-llm")
+        self.assert_fails(self.simulate(self.trace, "--format", "parquet"), "parquet", "mooncake")
+
+    def test_format_that_the_file_is_not(self):
+        self.assert_fails(self.simulate(self.trace, "--format", "azure-llm"), "good.jsonl:1:")
+        self.assert_fails(self.simulate(self.file("a.csv", CSV), "--format", "modalkv"), "a.csv:1:")
+
+    def test_torn_last_line(self):
+        for cut in (1, 5, 20, 40):
+            with self.subTest(cut=cut):
+                torn = GOOD.rstrip()[:-cut]
+                self.assert_fails(self.simulate(self.file("torn.jsonl", torn)), "torn.jsonl:3:")
+        self.assert_fails(self.simulate(self.file("torn.csv", CSV + "2023-11-16 18:1")),
+                          "torn.csv:3:")
+
+    def test_bad_counts(self):
+        for field in ("input_length", "output_length"):
+            for value in ("-1", "0", "1e300", "99999999999999999999", "1.5", '"7"', "null", "true",
+                          "NaN", "Infinity", "[]"):
+                with self.subTest(field=field, value=value):
+                    bad = row(**{field: "@"}).replace('"@"', value)
+                    self.assert_fails(self.simulate(self.file("bad.jsonl", GOOD + bad)),
+                                      "bad.jsonl:4:")
+        for value in ("-5", "abc", "", "nan", "1e9", "99999999999999999999"):
+            with self.subTest(csv=value):
+                bad = f"2023-11-16 18:17:04.0000000,{value},8\n"
+                self.assert_fails(self.simulate(self.file("bad.csv", CSV + bad)), "bad.csv:3:")
+
+    def test_images_that_do_not_add_up(self):
+        for images in ([11], [-1], [5, 6], [0], ["x"], [10**19]):
+            with self.subTest(images=images):
+                self.assert_fails(
+                    self.simulate(self.file("bad.jsonl", GOOD + row(image_tokens=images))),
+                    "bad.jsonl:4:", "image_tokens")
+
+    def test_bad_times(self):
+        for value in ("NaN", "-1", "1e300", "Infinity", '"now"', "null"):
+            with self.subTest(value=value):
+                bad = row(timestamp="@").replace('"@"', value)
+                self.assert_fails(self.simulate(self.file("bad.jsonl", GOOD + bad)), "bad.jsonl:4:")
+        for value in ("nan", "2023-13-01 00:00:00", "2023-02-30 00:00:00", "yesterday", ""):
+            with self.subTest(csv=value):
+                self.assert_fails(self.simulate(self.file("bad.csv", CSV + f"{value},7,8\n")),
+                                  "bad.csv:3:")
+
+    def test_times_out_of_order(self):
+        self.assert_fails(self.simulate(self.file("bad.jsonl", GOOD + row(timestamp=5))),
+                          "bad.jsonl:4:", "timestamp", "before the row above")
+
+    def test_unknown_missing_and_repeated_fields(self):
+        self.assert_fails(self.simulate(self.file("a.jsonl", GOOD + row(inptu=3))), "inptu")
+        self.assert_fails(self.simulate(self.file("b.jsonl", GOOD + '{"timestamp": 30}\n')),
+                          "b.jsonl:4:", "input_length")
+        twice = row().replace("}", ', "output_length": 6}')
+        self.assert_fails(self.simulate(self.file("c.jsonl", GOOD + twice)), "twice")
+
+    def test_control_characters_stay_out_of_the_message(self):
+        bad = b'{"timestamp": 1, "input_length": \x1b[31m\n'
+        result = self.simulate(self.file("bad.jsonl", GOOD.encode() + bad))
+        self.assert_fails(result, "bad.jsonl:4:")
+        self.assertNotIn("\x1b", result.stderr)
+
+    def test_skip_bad_rows_goes_on_and_counts(self):
+        bad = "torn {\n" + row(output_length=-1) + row(timestamp=1)
+        trace = self.file("bad.jsonl", GOOD + bad + row())
+        result = self.simulate(trace, "--skip-bad-rows")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("3 bad rows of the trace were left out", result.stdout)
+        summary = json.loads((self.out / "summary.json").read_text())
+        self.assertEqual(summary["trace"]["skipped_rows"], 3)
+        self.assertEqual(summary["trace"]["requests"], 4)
+        self.assertEqual(summary["policies"][0]["completed"], 4)
+
+    def test_skip_bad_rows_does_not_make_something_of_nothing(self):
+        self.assert_fails(
+            self.simulate(self.file("bad.jsonl", row(output_length=0) * 3), "--skip-bad-rows"),
+            "none of its 3 rows")
+
+
+class BadOptions(Cli):
+    def test_unknown_names(self):
+        self.assert_fails(self.simulate(self.trace, "--model", "llava-9"), "llava-9", "nearest")
+        self.assert_fails(self.simulate(self.trace, "--hardware", "rtx-4091"), "rtx-4091",
+                          "rtx-4090")
+        self.assert_fails(
+            self.modalkv("simulate", "--trace", self.trace, "--policy", "magic", "--out", self.out),
+            "magic", "text-centric")
+
+    def test_model_that_does_not_fit_the_gpu(self):
+        self.assert_fails(
+            self.simulate(self.trace, "--model", "qwen2.5-vl-72b", "--hardware", "l4"),
+            "qwen2.5-vl-72b does not fit l4")
+
+    def test_profiles_that_are_none(self):
+        self.assert_fails(self.simulate(self.trace, "--model", self.root / "none.json"),
+                          "none.json")
+        for option in ("--model", "--hardware"):
+            for text in ("", "{", "[]", "{}", '{"name": "x", "surprise": 1}'):
+                with self.subTest(option=option, text=text):
+                    self.assert_fails(
+                        self.simulate(self.trace, option, self.file("bad.json", text)), "bad.json")
+
+    def test_unwritable_output(self):
+        self.out.write_text("a file")
+        result = self.simulate(self.trace)
+        self.assertEqual(result.returncode, FAILED)
+        self.assertEqual(self.out.read_text(), "a file")
+        self.out.unlink()
+        self.assert_fails(result, "out: cannot be written")
+        self.out = pathlib.Path("/proc/modalkv-out")
+        self.assert_fails(self.simulate(self.trace), "/proc/modalkv-out: cannot be written")
+
+    def test_values_out_of_range(self):
+        for option, values in {"--rate-scale": ("0", "-1", "nan", "inf", "x", "1,nan"),
+                               "--memory-utilization": ("0", "1.5", "nan"),
+                               "--perturb": ("-0.1", "1", "nan"),
+                               "--max-sequences": ("0", "-3", "1.5"),
+                               "--max-step-tokens": ("0", "99999999999"),
+                               "--threads": ("0", "x"),
+                               "--limit": ("0", "-1"),
+                               "--trace-window": ("1", "nan,1", "0,-1"),
+                               "--admission": ("never",),
+                               "--image-tokens": ("guess",)}.items():
+            for value in values:
+                with self.subTest(option=option, value=value):
+                    self.assert_fails(self.simulate(self.trace, option, value), option, code=USAGE)
+
+    def test_objectives(self):
+        for value in ("ttft=abc", "ttft=-1", "ttft=nan", "ttft", "speed=3s", "ttft=5h", "ttft="):
+            with self.subTest(value=value):
+                self.assert_fails(self.simulate(self.trace, "--slo", value), "--slo")
+
+    def test_usage(self):
+        self.assert_fails(self.modalkv(), code=USAGE)
+        self.assert_fails(self.modalkv("fly"), code=USAGE)
+        self.assert_fails(self.modalkv("simulate"), "--trace is required", code=USAGE)
+        self.assert_fails(self.simulate(self.trace, "--bogus"), "--bogus", code=USAGE)
+        self.assert_fails(self.modalkv("trace"), code=USAGE)
+
+    def test_full_standard_output(self):
+        if not os.path.exists("/dev/full"):
+            self.skipTest("no /dev/full")
+        for arguments in (["simulate", "--trace", self.trace], ["trace", "stats", self.trace],
+                          ["inspect", "models"]):
+            with self.subTest(arguments=arguments), open("/dev/full", "w", encoding="utf-8") as full:
+                result = subprocess.run([PROGRAM, *map(str, arguments)], stdout=full, text=True,
+                                        stderr=subprocess.PIPE, check=False, timeout=60)
+                self.assertEqual(result.returncode, FAILED, result.stderr)
+                self.assertEqual(result.stderr.count("\n"), 1, result.stderr)
+                self.assertTrue(result.stderr.startswith("modalkv: error: "), result.stderr)
+
+
+class TraceCommand(Cli):
+    def test_generate_and_convert_fail_in_one_line(self):
+        target = self.root / "none" / "x.jsonl"
+        self.assert_fails(self.modalkv("trace", "generate", "--requests", 5, "--out", target),
+                          "x.jsonl: cannot be written")
+        self.assert_fails(self.modalkv("trace", "convert", self.trace, target), "cannot be written")
+        self.assert_fails(
+            self.modalkv("trace", "generate", "--workload", "x", "--out", self.root / "y"), "'x'")
+        for option, value in (("--rate", "nan"), ("--rate", "0"), ("--requests", "0"),
+                              ("--image-share", "1.1"), ("--arrival-cv", "nan")):
+            with self.subTest(option=option, value=value):
+                self.assert_fails(self.modalkv("trace", "generate", "--out", self.root / "y",
+                                               option, value), option, code=USAGE)
+        self.assertEqual(os.listdir(self.root), ["good.jsonl"])
+
+    def test_what_is_generated_can_be_simulated(self):
+        trace = self.root / "made.jsonl"
+        made = self.modalkv("trace", "generate", "--requests", 20, "--out", trace)
+        self.assertEqual(made.returncode, 0, made.stderr)
+        result = self.simulate(trace, "--json")
+        self.assertEqual(json.loads(result.stdout)["trace"]["requests"], 20)
+
+
+class Determinism(Cli):
+    def digest(self, trace, *arguments):
+        result = self.modalkv("simulate", "--trace", trace, "--json", *arguments)
+        self.assertEqual(result.returncode, 0, result.stderr)
+        return json.loads(result.stdout)["digest"]
+
+    def test_threads_and_seed_change_nothing_but_perturb_does(self):
+        trace = self.root / "made.jsonl"
+        self.modalkv("trace", "generate", "--requests", 60, "--rate", 3, "--image-pool", 10,
+                     "--out", trace)
+        first = self.digest(trace)
+        for arguments in (["--threads", 1], ["--threads", 2], ["--threads", 4], ["--seed", 2]):
+            with self.subTest(arguments=arguments):
+                self.assertEqual(self.digest(trace, *arguments), first)
+        one = self.digest(trace, "--perturb", "0.1")
+        self.assertNotEqual(one, first)
+        self.assertEqual(self.digest(trace, "--perturb", "0.1", "--seed", 1, "--threads", 1), one)
+        self.assertNotEqual(self.digest(trace, "--perturb", "0.1", "--seed", 2), one)
+
+
+if __name__ == "__main__":
+    PROGRAM = sys.argv.pop(1)
+    unittest.main()
