@@ -185,15 +185,16 @@ class PlacementProgram {
       const DemandGroup& of = group(variable.group);
       const double bytes = bytes_of(variable) * problem_.layers_of(of.kind);
       const std::size_t column = v + 2;
+      const double stored_bytes = bytes * problem_.stored_share;
       const double read_ns = bytes * problem_.decode_share * cost.attend_ns_per_byte();
       if (is_resident(variable.action) || is_streamed(variable.action))
         program.set(gpu, column, -read_ns / unit);
       if (is_streamed(variable.action)) {
         const Bytes piece =
             CostModel::piece_bytes(is_low(variable.action) ? of.low_bytes : of.high_bytes);
-        program.set(link, column, -bytes * cost.h2d_ns_per_byte(piece) / unit);
+        program.set(link, column, -stored_bytes * cost.h2d_ns_per_byte(piece) / unit);
       } else if (!is_resident(variable.action)) {
-        program.set(cpu, column, -bytes * cost.cpu_ns_per_byte() / unit);
+        program.set(cpu, column, -stored_bytes * cost.cpu_ns_per_byte() / unit);
       }
       if (choice_.premiums) program.minimize(column, premium(problem_, of, variable.action));
     }
