@@ -39,6 +39,10 @@ HardwareProfile perturbed(const HardwareProfile& hardware, double fraction, std:
   for (LinkPoint& point : result.link.piece_table.value) point.bytes_per_s *= link;
   const double dram = draws.factor(fraction);
   for (NumaNode& node : result.host.numa_nodes.value) node.dram_bytes_per_s *= dram;
+  DiskProfile& disk = result.disk;
+  for (Sourced<double>* number :
+       {&disk.read_bytes_per_s, &disk.write_bytes_per_s, &disk.latency_ns})
+    number->value *= draws.factor(fraction);
   return result;
 }
 

@@ -49,8 +49,9 @@ TokenSplit split_tokens(const DemandGroup& group, const Shares& shares) {
   for (std::size_t a = 0; a < split.size(); ++a) {
     share += shares[a];
     const bool last = share >= 1 - 1e-9;
+    // 0.2 x 5 is 1, not the double below it.
     const Tokens until =
-        last ? group.tokens : static_cast<Tokens>(share * static_cast<double>(group.tokens));
+        last ? group.tokens : static_cast<Tokens>(share * static_cast<double>(group.tokens) + 1e-6);
     split[a] = until - given;
     given = until;
     if (last) break;

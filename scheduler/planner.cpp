@@ -57,7 +57,7 @@ double premium(const StepProblem& problem, const DemandGroup& group, Action acti
 struct LpChoice {
   int staging_slots = 2;
   PlacePermissions places{};
-  bool premiums = true;
+  bool bound = false;  ///< bound every placement from below: no premiums, no margins
 };
 
 // The program's variables: time, staging, then the permitted (group, action) shares.
@@ -125,6 +125,16 @@ class PlacementProgram {
            static_cast<double>(is_low(variable.action) ? of.low_bytes : of.high_bytes);
   }
 
+  // Shares become whole tokens: a token of each group may land on either side.
+  double rounding_bytes() const {
+    Bytes bytes = 0;
+    for (int g = 0; g < problem_.demand.group_count; ++g)
+      if (group(g).tokens > 0)
+        bytes += std::max(problem_.layers_of(group(g).kind), choice_.staging_slots) *
+                 group(g).high_bytes;
+    return static_cast<double>(bytes);
+  }
+
   void add_shares(LinearProgram& program) const {
     for (int g = 0; g < problem_.demand.group_count; ++g) {
       if (group(g).tokens == 0) continue;
@@ -144,10 +154,14 @@ class PlacementProgram {
   void add_memory(LinearProgram& program) const {
     const auto device_unit = static_cast<double>(std::max<Bytes>(1, problem_.device_budget_bytes));
     const auto host_unit = static_cast<double>(std::max<Bytes>(1, problem_.host_budget_bytes));
+    const double margin = choice_.bound ? 0 : rounding_bytes();
+    const auto usable = [&](Bytes budget_bytes) {
+      return std::max(0.0, static_cast<double>(budget_bytes) - margin);
+    };
     const std::size_t device =
-        program.add_row(Sense::at_most, problem_.device_budget_bytes > 0 ? 1 - 1e-6 : 0);
+        program.add_row(Sense::at_most, usable(problem_.device_budget_bytes) / device_unit);
     const std::size_t host =
-        program.add_row(Sense::at_most, problem_.host_budget_bytes > 0 ? 1 - 1e-6 : 0);
+        program.add_row(Sense::at_most, usable(problem_.host_budget_bytes) / host_unit);
     program.set(device, kStaging, 1);
     for (const LayerKind kind : {LayerKind::planned, LayerKind::held_high}) {
       if (problem_.layers_of(kind) == 0) continue;
@@ -185,17 +199,18 @@ class PlacementProgram {
       const DemandGroup& of = group(variable.group);
       const double bytes = bytes_of(variable) * problem_.layers_of(of.kind);
       const std::size_t column = v + 2;
+      const double stored_bytes = bytes * problem_.stored_share;
       const double read_ns = bytes * problem_.decode_share * cost.attend_ns_per_byte();
       if (is_resident(variable.action) || is_streamed(variable.action))
         program.set(gpu, column, -read_ns / unit);
       if (is_streamed(variable.action)) {
         const Bytes piece =
             CostModel::piece_bytes(is_low(variable.action) ? of.low_bytes : of.high_bytes);
-        program.set(link, column, -bytes * cost.h2d_ns_per_byte(piece) / unit);
+        program.set(link, column, -stored_bytes * cost.h2d_ns_per_byte(piece) / unit);
       } else if (!is_resident(variable.action)) {
-        program.set(cpu, column, -bytes * cost.cpu_ns_per_byte() / unit);
+        program.set(cpu, column, -stored_bytes * cost.cpu_ns_per_byte() / unit);
       }
-      if (choice_.premiums) program.minimize(column, premium(problem_, of, variable.action));
+      if (!choice_.bound) program.minimize(column, premium(problem_, of, variable.action));
     }
   }
 
@@ -291,7 +306,7 @@ std::optional<Placement> plan_placement(const StepProblem& problem, PlanEffort e
 
 Nanos step_lower_bound_ns(const StepProblem& problem) {
   const PlacementProgram program(
-      problem, {.staging_slots = 1, .places = problem.policy->places, .premiums = false});
+      problem, {.staging_slots = 1, .places = problem.policy->places, .bound = true});
   const auto solution = program.solve();
   // One nanosecond a layer for the rounding of its parts.
   return solution

@@ -41,12 +41,14 @@ void ReuseCache::set_capacity(Bytes capacity_bytes) {
 ReuseCache::Prefix ReuseCache::find(std::span<const Segment> segments) {
   Prefix prefix;
   ContentId key{};
+  auto last = recent_.end();
   for (const Segment& segment : segments) {
     if (segment.content.is_unique()) break;
     key = chained(key, segment.content);
     const auto found = entries_.find(key);
     if (found == entries_.end()) break;
-    touch(found->second);
+    recent_.splice(place_behind(last), recent_, found->second);
+    last = found->second;
     prefix.tokens += segment.tokens;
     prefix.bytes += found->second->bytes;
     if (!is_visual(segment.token_class)) continue;
@@ -59,6 +61,7 @@ ReuseCache::Prefix ReuseCache::find(std::span<const Segment> segments) {
 Bytes ReuseCache::insert(std::span<const Segment> segments) {
   Bytes added = 0, prefix_bytes = 0;
   ContentId key{};
+  auto last = recent_.end();
   for (const Segment& segment : segments) {
     if (segment.content.is_unique()) break;
     key = chained(key, segment.content);
@@ -68,12 +71,13 @@ Bytes ReuseCache::insert(std::span<const Segment> segments) {
     if (prefix_bytes > capacity_bytes_) break;
     const auto found = entries_.find(key);
     if (found != entries_.end()) {
-      touch(found->second);
+      recent_.splice(place_behind(last), recent_, found->second);
+      last = found->second;
       continue;
     }
     while (used_bytes_ + bytes > capacity_bytes_) evict_oldest();
-    recent_.push_front({key, bytes});
-    entries_.emplace(key, recent_.begin());
+    last = recent_.insert(place_behind(last), {key, bytes});
+    entries_.emplace(key, last);
     used_bytes_ += bytes;
     added += bytes;
   }

@@ -3,10 +3,11 @@
 //
 // An entry is a segment *after everything before it*: its key chains the content ids of the whole
 // prefix, all 256 bits of each. Least recently used entries go first; a suffix never outlives its
-// prefix, since a hit touches both.
+// prefix, since a hit touches both and leaves the prefix the more recent one.
 #pragma once
 
 #include <cstddef>
+#include <iterator>
 #include <list>
 #include <span>
 #include <unordered_map>
@@ -47,6 +48,7 @@ class ReuseCache {
     ContentId key;
     Bytes bytes;
   };
+  using Entries = std::list<Entry>;
   struct Hash {
     std::size_t operator()(const ContentId& id) const {
       return static_cast<std::size_t>(id.words[0]);
@@ -54,14 +56,17 @@ class ReuseCache {
   };
 
   Bytes bytes_of(const Segment& segment) const;
-  void touch(std::list<Entry>::iterator entry) { recent_.splice(recent_.begin(), recent_, entry); }
+  /// Where the next segment of a prefix goes: behind `last`, or in front of all (end()).
+  Entries::iterator place_behind(Entries::iterator last) {
+    return last == recent_.end() ? recent_.begin() : std::next(last);
+  }
   void evict_oldest();
 
   TokenBytes token_bytes_;
   Bytes capacity_bytes_ = 0;
   Bytes used_bytes_ = 0;
-  std::list<Entry> recent_;  // most recent first
-  std::unordered_map<ContentId, std::list<Entry>::iterator, Hash> entries_;
+  Entries recent_;  // most recent first
+  std::unordered_map<ContentId, Entries::iterator, Hash> entries_;
 };
 
 }  // namespace modalkv
