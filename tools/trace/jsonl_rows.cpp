@@ -17,7 +17,7 @@ constexpr Tokens kHashBlockTokens = 512;
 
 /// The fields that the three JSON formats have between them.
 struct Fields {
-  std::optional<double> timestamp_ms;
+  std::optional<long double> timestamp_ms;
   std::optional<Tokens> input_length, output_length, text_length;
   std::vector<Tokens> image_tokens;
   std::vector<ContentId> image_ids, hash_ids;
@@ -105,8 +105,7 @@ void fill(const Fields& fields, Tokens text, TraceRow& row) {
   if (fields.has_image_ids && fields.image_ids.size() != fields.image_tokens.size())
     throw RowError("image_ids", fmt::format("{} ids", fields.image_ids.size()),
                    fmt::format("one for each of {} images", fields.image_tokens.size()));
-  // In more digits than a double has, so that what is written in nanoseconds reads back.
-  row.clock_ns = std::llround(static_cast<long double>(*fields.timestamp_ms) * kMillisecond);
+  row.clock_ns = std::llround(*fields.timestamp_ms * kMillisecond);
   row.output_tokens = *fields.output_length;
   row.segments.clear();
   for (std::size_t i = 0; i < fields.image_tokens.size(); ++i)
