@@ -1,6 +1,8 @@
 #include "tools/trace/trace_reader.hpp"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -195,10 +197,11 @@ TEST(TraceReader, ALimitKeepsTheFirstRequests) {
 }
 
 TEST(TraceReader, ReadsFilesAndNamesThemInErrors) {
-  const fs::path path = fs::path(testing::TempDir()) / "modalkv_trace_reader_test.jsonl";
+  const fs::path path =
+      fs::path(testing::TempDir()) / fmt::format("modalkv_trace_{}.jsonl", getpid());
   std::ofstream(path, std::ios::binary) << kSamples[4].text;
   const Trace trace = read_trace(path, {});
-  EXPECT_EQ(trace.name, "modalkv_trace_reader_test.jsonl");
+  EXPECT_EQ(trace.name, path.filename());
   EXPECT_EQ(trace.requests, parsed(kSamples[4].text).requests);
   std::ofstream(path, std::ios::binary) << "{}\n";
   const auto error = [&] {
