@@ -19,6 +19,8 @@ struct Request {
   std::int32_t images = 0;          ///< segments of class image or video
   std::uint32_t first_segment = 0;  ///< prompt order, in Trace::segments
   std::uint32_t segment_count = 0;
+
+  friend constexpr bool operator==(const Request&, const Request&) = default;
 };
 
 /// Requests by ascending arrival. Visual segments come first in a prompt unless the trace says

@@ -11,13 +11,31 @@ namespace modalkv {
 
 using nlohmann::json;
 
+namespace {
+
+// As part of one line, whatever the file says.
+std::string printable(std::string text) {
+  for (char& c : text)
+    if ((c >= 0 && c < ' ') || c == 127) c = '?';
+  return text.size() > 60 ? text.substr(0, 57) + "..." : text;
+}
+
+// A structure is named, not shown: it may be of any depth.
+std::string shown(const json& value) {
+  if (value.is_structured()) return value.type_name();
+  return printable(value.dump(-1, ' ', true, json::error_handler_t::replace));
+}
+
+}  // namespace
+
 json parse_json(std::string_view text, std::string_view file) {
   std::vector<std::set<std::string>> keys;  // of the objects that are open
   const auto watch_keys = [&](int, json::parse_event_t event, json& parsed) {
     if (event == json::parse_event_t::object_start) keys.emplace_back();
     if (event == json::parse_event_t::object_end) keys.pop_back();
     if (event == json::parse_event_t::key && !keys.back().insert(parsed.get<std::string>()).second)
-      throw Error(fmt::format("{}: key '{}' stands twice", file, parsed.get<std::string>()));
+      throw Error(
+          fmt::format("{}: key '{}' stands twice", file, printable(parsed.get<std::string>())));
     return true;
   };
   try {
@@ -44,12 +62,8 @@ std::string JsonObject::where(std::string_view key) const {
 
 void JsonObject::fail(std::string_view key, std::string_view expected) const {
   const auto found = value_.find(key);
-  std::string value = found == value_.end()
-                          ? "nothing"
-                          : found->dump(-1, ' ', true, json::error_handler_t::replace);
-  if (value.size() > 60) value = value.substr(0, 57) + "...";
-  throw Error(
-      fmt::format("{}: key '{}': found {}, expected {}", file_, where(key), value, expected));
+  throw Error(fmt::format("{}: key '{}': found {}, expected {}", file_, where(key),
+                          found == value_.end() ? "nothing" : shown(*found), expected));
 }
 
 bool JsonObject::has(std::string_view key) const {
@@ -122,7 +136,7 @@ std::vector<JsonObject> JsonObject::objects(std::string_view key) {
 void JsonObject::finish() const {
   for (const auto& item : value_.items())
     if (!seen_.contains(item.key()))
-      throw Error(fmt::format("{}: unknown key '{}'", file_, where(item.key())));
+      throw Error(fmt::format("{}: unknown key '{}'", file_, where(printable(item.key()))));
 }
 
 }  // namespace modalkv

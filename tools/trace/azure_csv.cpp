@@ -28,7 +28,8 @@ int digits(std::string_view text, std::size_t first, std::size_t count) {
   return value;
 }
 
-double parse_timestamp(std::string_view text) {
+// The year's bounds keep nanoseconds in 64 bits.
+Nanos parse_timestamp(std::string_view text) {
   constexpr std::string_view shape = "0000-00-00 00:00:00";
   const auto malformed = [&] { return RowError("TIMESTAMP", text, "YYYY-MM-DD HH:MM:SS.fffffff"); };
   if (text.size() < shape.size()) throw malformed();
@@ -36,24 +37,24 @@ double parse_timestamp(std::string_view text) {
     if (text[i] != shape[i]) throw malformed();
   const int year = digits(text, 0, 4), month = digits(text, 5, 2), day = digits(text, 8, 2);
   const int hour = digits(text, 11, 2), minute = digits(text, 14, 2), second = digits(text, 17, 2);
-  if (year < 1970 || month < 1 || month > 12 || day < 1 || day > 31 || hour > 23 || minute > 59 ||
-      second > 60)
+  if (year < 1970 || year > 2200 || month < 1 || month > 12 || day < 1 || day > 31 || hour > 23 ||
+      minute > 59 || second > 60)
     throw malformed();
-  double fraction = 0;
+  Nanos fraction_ns = 0;
   std::string_view rest = text.substr(shape.size());
   if (rest.ends_with("+00:00")) rest.remove_suffix(6);
   if (!rest.empty()) {
     if (rest[0] != '.' || rest.size() < 2 || rest.size() > 10) throw malformed();
-    double scale = 1;
+    Nanos digit_ns = kSecond;
     for (const char c : rest.substr(1)) {
       if (c < '0' || c > '9') throw malformed();
-      scale /= 10;
-      fraction += (c - '0') * scale;
+      digit_ns /= 10;
+      fraction_ns += (c - '0') * digit_ns;
     }
   }
-  return static_cast<double>(days_since_epoch(year, month, day) * 86'400 + hour * 3600 +
-                             minute * 60 + second) +
-         fraction;
+  return (days_since_epoch(year, month, day) * 86'400 + hour * 3600 + minute * 60 + second) *
+             kSecond +
+         fraction_ns;
 }
 
 std::int64_t parse_count(std::string_view field, std::string_view text, std::int64_t low) {
@@ -96,7 +97,7 @@ void parse_azure_row(std::string_view line, const TraceOptions& options, bool wi
   }
   if (found != columns)
     throw RowError("row", fmt::format("{} columns", found), fmt::format("{}", columns));
-  row.seconds = parse_timestamp(cells[0]);
+  row.clock_ns = parse_timestamp(cells[0]);
   const Tokens context = parse_count("ContextTokens", cells[columns - 2], 1);
   row.output_tokens = parse_count("GeneratedTokens", cells[columns - 1], 1);
   row.segments.clear();

@@ -90,10 +90,10 @@ std::string_view JsonLine::number_text(std::string_view field, std::string_view 
   return text_.substr(at_, end - at_);
 }
 
-double JsonLine::number(std::string_view field, double low, double high) {
+long double JsonLine::number(std::string_view field, double low, double high) {
   const auto expected = [&] { return fmt::format("a number from {} to {}", low, high); };
   const std::string_view text = number_text(field, "a number");
-  double value = 0;
+  long double value = 0;
   const auto result = std::from_chars(text.data(), text.data() + text.size(), value);
   if (result.ec != std::errc() || !(value >= low && value <= high)) fail(field, expected());
   at_ += text.size();

@@ -22,7 +22,8 @@ class JsonLine {
   /// The next key of the object; false after its end, when nothing but blanks may follow.
   bool next_key(std::string& key);
 
-  double number(std::string_view field, double low, double high);
+  /// In more digits than a double has: a year in milliseconds keeps its nanoseconds.
+  long double number(std::string_view field, double low, double high);
   std::int64_t integer(std::string_view field, std::int64_t low, std::int64_t high);
   std::string string(std::string_view field);
   bool at_string() { return peek() == '"'; }

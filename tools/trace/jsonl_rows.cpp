@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <string>
 #include <utility>
@@ -16,7 +17,7 @@ constexpr Tokens kHashBlockTokens = 512;
 
 /// The fields that the three JSON formats have between them.
 struct Fields {
-  std::optional<double> timestamp_ms;
+  std::optional<long double> timestamp_ms;
   std::optional<Tokens> input_length, output_length, text_length;
   std::vector<Tokens> image_tokens;
   std::vector<ContentId> image_ids, hash_ids;
@@ -49,7 +50,7 @@ Fields read_fields(std::string_view text, bool foreign_keys_allowed) {
   std::string key;
   while (line.next_key(key)) {
     if (key == "timestamp") {
-      set_once(fields.timestamp_ms, line.number(key, 0, kLongestTraceSeconds * 1e3), key);
+      set_once(fields.timestamp_ms, line.number(key, 0, 1e3 * kLongestTraceSeconds), key);
     } else if (key == "input_length") {
       set_once(fields.input_length, line.integer(key, 1, kMostTraceTokens), key);
     } else if (key == "output_length") {
@@ -101,7 +102,10 @@ Tokens sum(const std::vector<Tokens>& tokens) {
 }
 
 void fill(const Fields& fields, Tokens text, TraceRow& row) {
-  row.seconds = *fields.timestamp_ms / 1e3;
+  if (fields.has_image_ids && fields.image_ids.size() != fields.image_tokens.size())
+    throw RowError("image_ids", fmt::format("{} ids", fields.image_ids.size()),
+                   fmt::format("one for each of {} images", fields.image_tokens.size()));
+  row.clock_ns = std::llround(*fields.timestamp_ms * kMillisecond);
   row.output_tokens = *fields.output_length;
   row.segments.clear();
   for (std::size_t i = 0; i < fields.image_tokens.size(); ++i)
@@ -115,6 +119,8 @@ void fill(const Fields& fields, Tokens text, TraceRow& row) {
 
 void parse_mooncake_row(std::string_view line, TraceRow& row) {
   const Fields fields = read_fields(line, true);
+  if (fields.has_image_tokens || fields.has_image_ids)
+    throw RowError("image_tokens", "images", "none: mooncake has no images, but modalkv's own has");
   fill(fields, *fields.input_length, row);
 }
 
@@ -130,9 +136,6 @@ void parse_servegen_row(std::string_view line, TraceRow& row) {
 
 void parse_modalkv_row(std::string_view line, TraceRow& row) {
   const Fields fields = read_fields(line, false);
-  if (fields.has_image_ids && fields.image_ids.size() != fields.image_tokens.size())
-    throw RowError("image_ids", fmt::format("{} ids", fields.image_ids.size()),
-                   fmt::format("one for each of {} images", fields.image_tokens.size()));
   const Tokens text = *fields.input_length - sum(fields.image_tokens);
   if (text < 0)
     throw RowError("image_tokens", fmt::format("{} in all", sum(fields.image_tokens)),

@@ -14,8 +14,8 @@ namespace modalkv {
 class RowError : public std::runtime_error {
  public:
   RowError(std::string_view field, std::string_view found, std::string_view expected)
-      : std::runtime_error(
-            fmt::format("field '{}': found {}, expected {}", field, shortened(found), expected)) {}
+      : std::runtime_error(fmt::format("field '{}': found {}, expected {}", shortened(field),
+                                       shortened(found), expected)) {}
 
  private:
   static std::string shortened(std::string_view found) {
@@ -29,6 +29,6 @@ class RowError : public std::runtime_error {
 /// More tokens than any request has; what is above is a damaged file.
 inline constexpr Tokens kMostTraceTokens = 10'000'000;
 /// A year: longer traces are damaged too.
-inline constexpr double kLongestTraceSeconds = 366.0 * 86'400;
+inline constexpr std::int64_t kLongestTraceSeconds = 366 * 86'400;
 
 }  // namespace modalkv

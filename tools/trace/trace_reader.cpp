@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <array>
-#include <cmath>
 
 #include "modalkv/error.hpp"
 #include "tools/profile/profile.hpp"
@@ -42,7 +41,7 @@ bool is_csv(TraceFormat format) {
   return format == TraceFormat::azure_llm || format == TraceFormat::azure_lmm;
 }
 
-TraceFormat detect(std::string_view first_line, std::string_view file) {
+TraceFormat detect(std::string_view first_line, std::string_view text, std::string_view file) {
   if (first_line == kAzureLlmHeader) return TraceFormat::azure_llm;
   if (first_line == kAzureLmmHeader) return TraceFormat::azure_lmm;
   const auto has = [&](std::string_view key) {
@@ -50,8 +49,9 @@ TraceFormat detect(std::string_view first_line, std::string_view file) {
   };
   if (first_line.starts_with('{') && has("input_length")) {
     if (has("text_length")) return TraceFormat::servegen;
-    if (has("hash_ids") && !has("image_tokens")) return TraceFormat::mooncake;
-    return TraceFormat::modalkv;
+    // modalkv's own may begin with a request without images; mooncake has none anywhere.
+    const bool images = text.find("\"image_tokens\"") != std::string_view::npos;
+    return has("hash_ids") && !images ? TraceFormat::mooncake : TraceFormat::modalkv;
   }
   throw Error(fmt::format(
       "{}:1: unknown trace format; known are {} (name one with --format to see what is wrong)",
@@ -113,7 +113,7 @@ Trace parse_trace(std::string_view text, const TraceOptions& options, std::strin
   Lines lines(text);
   std::string_view line;
   if (!lines.next(line)) throw Error(fmt::format("{}: the file is empty", file));
-  const TraceFormat format = options.format ? *options.format : detect(line, file);
+  const TraceFormat format = options.format ? *options.format : detect(line, text, file);
   Trace trace;
   trace.name = file;
   trace.format = name(format);
@@ -125,7 +125,7 @@ Trace parse_trace(std::string_view text, const TraceOptions& options, std::strin
   }
 
   TraceRow row;
-  std::optional<double> first_seconds;
+  std::optional<Nanos> first_ns;
   Nanos previous_ns = 0;
   for (; more; more = lines.next(line)) {
     if (options.limit > 0 && static_cast<std::int64_t>(trace.requests.size()) >= options.limit)
@@ -133,15 +133,14 @@ Trace parse_trace(std::string_view text, const TraceOptions& options, std::strin
     if (line.empty()) continue;
     try {
       parse_row(line, format, options, row);
-      const double start = is_csv(format) ? first_seconds.value_or(row.seconds) : 0;
-      const double seconds = row.seconds - start;
-      if (seconds > kLongestTraceSeconds)
+      const Nanos start_ns = is_csv(format) ? first_ns.value_or(row.clock_ns) : 0;
+      const Nanos arrival_ns = row.clock_ns - start_ns;
+      if (arrival_ns > kLongestTraceSeconds * kSecond)
         throw RowError("TIMESTAMP", "more than a year after the first row", "one trace");
-      const auto arrival_ns = static_cast<Nanos>(std::llround(seconds * 1e9));
-      if (seconds < 0 || arrival_ns < previous_ns)
+      if (arrival_ns < previous_ns)
         throw RowError(is_csv(format) ? "TIMESTAMP" : "timestamp", "a time before the row above",
                        "rows in the order of arrival");
-      first_seconds = start;
+      first_ns = start_ns;
       previous_ns = arrival_ns;
       append(row, arrival_ns, trace);
     } catch (const RowError& error) {

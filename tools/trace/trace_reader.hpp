@@ -3,10 +3,12 @@
 //   azure-llm   CSV: TIMESTAMP,ContextTokens,GeneratedTokens (Azure LLM inference 2023, 2024)
 //   azure-lmm   CSV: TIMESTAMP,NumImages,ContextTokens,GeneratedTokens (Azure LMM inference 2025)
 //   mooncake    JSON lines: timestamp (ms), input_length, output_length, hash_ids (chained blocks
-//   of 512 tokens) servegen    JSON lines: timestamp (ms), client, text_length, image_tokens,
-//   input_length, output_length modalkv     JSON lines: timestamp (ms), input_length,
-//   output_length, and optionally image_tokens (one an image),
-//               image_ids (one an image), hash_ids (of the text, as in mooncake)
+//               of 512 tokens)
+//   servegen    JSON lines: timestamp (ms), client, text_length, image_tokens, input_length,
+//               output_length
+//   modalkv     JSON lines: timestamp (ms), input_length, output_length, and optionally
+//               image_tokens (one an image), image_ids (one an image), hash_ids (of the text, as
+//               in mooncake)
 #pragma once
 
 #include <filesystem>

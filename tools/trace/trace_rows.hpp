@@ -10,7 +10,7 @@
 namespace modalkv {
 
 struct TraceRow {
-  double seconds = 0;  ///< by the file's own clock
+  Nanos clock_ns = 0;  ///< by the file's own clock
   Tokens output_tokens = 0;
   std::vector<Segment> segments;  ///< prompt order; reused from row to row
 };

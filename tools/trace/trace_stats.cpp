@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <vector>
 
 #include "scheduler/reuse_cache.hpp"
@@ -48,7 +49,7 @@ TraceStats trace_stats(const Trace& trace) {
   ReuseCache seen({.text = 1, .visual = 1});
   seen.set_capacity(INT64_MAX);
   Tokens all = 0, visual = 0, reusable = 0;
-  Nanos previous_ns = 0;
+  std::optional<Nanos> previous_ns;
   for (const Request& request : trace.requests) {
     const auto segments = trace.segments_of(request);
     prompt.push_back(static_cast<double>(request.prompt_tokens));
@@ -58,8 +59,7 @@ TraceStats trace_stats(const Trace& trace) {
     for (const Segment& segment : segments)
       if (is_visual(segment.token_class))
         image_tokens.push_back(static_cast<double>(segment.tokens));
-    if (!gaps.empty() || previous_ns > 0 || request.arrival_ns > 0)
-      gaps.push_back(static_cast<double>(request.arrival_ns - previous_ns));
+    if (previous_ns) gaps.push_back(static_cast<double>(request.arrival_ns - *previous_ns));
     previous_ns = request.arrival_ns;
     all += request.prompt_tokens;
     visual += request.visual_tokens;
