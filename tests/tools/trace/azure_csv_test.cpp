@@ -68,9 +68,9 @@ TEST(AzureCsv, TakesTheNumberOfImagesAsItIsWhenToldSo) {
 }
 
 TEST(AzureCsv, ImagesNeverLeaveAPromptWithoutText) {
-  const Trace trace = parsed(lmm("2025-03-04 00:00:00,9,1000,7\n"));
-  EXPECT_EQ(trace.requests[0].visual_tokens, 3 * 333);
-  EXPECT_EQ(trace.requests[0].prompt_tokens, 1000);
+  const Trace trace = parsed(lmm("2025-03-04 00:00:00,9,999,7\n"));
+  EXPECT_EQ(trace.requests[0].visual_tokens, 3 * 332);
+  EXPECT_EQ(trace.requests[0].prompt_tokens, 999);
   EXPECT_EQ(parsed(lmm("2025-03-04 00:00:00,9,1000,7\n"), {.azure_image_tokens = 100})
                 .requests[0]
                 .visual_tokens,

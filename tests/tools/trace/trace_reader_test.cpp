@@ -151,6 +151,12 @@ TEST(TraceReader, SkippingGoesOnBehindBadRowsAndCountsThem) {
   EXPECT_EQ(trace.requests[1].prompt_tokens, 3);
 }
 
+TEST(TraceReader, EmptyLinesAreNoRowsButAreCounted) {
+  const std::string row = R"({"timestamp": 0, "input_length": 1, "output_length": 1})";
+  EXPECT_EQ(parsed(row + "\n\n" + row + "\n\n").requests.size(), 2u);
+  EXPECT_TRUE(error_of(row + "\n\n\r\nx\n").starts_with("t.log:4: "));
+}
+
 TEST(TraceReader, NothingToReadIsAnError) {
   EXPECT_EQ(error_of(""), "t.log: the file is empty");
   EXPECT_EQ(error_of("\xef\xbb\xbf"), "t.log: the file is empty");
