@@ -37,7 +37,7 @@ class Replay::Impl {
         reuse_({.text = demand_.stored_token_bytes(Permission::text_low),
                 .visual = demand_.stored_token_bytes(Permission::visual_low)}),
         recorder_(config, trace.requests.size()) {
-    const Bytes token_bytes = kv_bytes_per_token(config.model, config.policy.high);
+    const Bytes token_bytes = config.model.layers * demand_.high_bytes();
     const Bytes budget_bytes = demand_.device_budget_bytes();
     if (budget_bytes < token_bytes)
       throw Error(config.model.name + " does not fit " + config.hardware.name + ": weights of " +

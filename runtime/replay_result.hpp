@@ -82,7 +82,7 @@ struct ReplayCapacity {
   Bytes device_kv_budget_bytes = 0;  ///< GPU memory left for KV and staging
   Bytes host_kv_budget_bytes = 0;    ///< pinnable; 0 where the policy keeps nothing there
   Bytes weight_bytes = 0;
-  Bytes kv_bytes_per_token = 0;  ///< 16 bits
+  Bytes kv_bytes_per_token = 0;  ///< in 16 bits, with its part of a page's trailer
   Tokens device_tokens_16bit = 0;
 };
 

@@ -228,7 +228,8 @@ TEST(Replay, WithoutPressureEveryResidentPolicyIsFp16Resident) {
     const Trace trace = random_trace(seed, {.shared_images = false});
     const ReplayResult resident = run(trace, config(model(), roomy, policy("fp16-resident")));
     EXPECT_EQ(resident.totals.h2d_bytes, 0);
-    EXPECT_DOUBLE_EQ(resident.totals.kv_element_bits, 16);
+    // 64 bytes of trailer a page of 16 tokens: 4 bytes to 2048 elements.
+    EXPECT_DOUBLE_EQ(resident.totals.kv_element_bits, 16 + 4 * 8.0 / 2048);
     for (const PrecisionPolicy& each : builtin_policies()) {
       if (!each.places.resident) continue;
       SCOPED_TRACE(fmt::format("seed {}, {}", seed, each.name));
@@ -288,13 +289,14 @@ TEST(Replay, CountsRequestsBeyondTheContext) {
   EXPECT_EQ(result.outcomes[3].state, RequestState::completed);
 }
 
-// 64 MiB hold 2048 tokens of 16 bits; offloading or compressing stretches that.
+// 64 MiB and 64 KiB of trailers hold 2048 tokens of 16 bits; offloading or compressing stretches
+// that.
 TEST(Replay, CountsRequestsTooLargeForThePolicy) {
   ModelGeometry plain = model();
   plain.vision = {};
   HardwareProfile bench = machine(plain, 0);
   bench.gpu.memory_bytes.value = static_cast<Bytes>(
-      static_cast<double>(weight_bytes(plain) + 64 * kMiB + 64 * kMiB + 1024) / 0.9);
+      static_cast<double>(weight_bytes(plain) + 64 * kMiB + 64 * kMiB + 64 * kKiB + 1024) / 0.9);
   const Trace trace = TraceBuilder()
                           .add(0, {text(2000)}, 48)
                           .add(kSecond, {text(2000)}, 49)
@@ -420,7 +422,7 @@ TEST(Replay, PreemptedRequestsFinishWithEveryToken) {
   EXPECT_TRUE(std::any_of(result.outcomes.begin(), result.outcomes.end(),
                           [](const RequestOutcome& outcome) { return outcome.preemptions > 1; }));
   EXPECT_EQ(result.window.back().decode_sequences, 1);
-  EXPECT_EQ(result.window.back().device_kv_bytes, round_up(320 + 899, 16) * 32 * kKiB);
+  EXPECT_EQ(result.window.back().device_kv_bytes, round_up(320 + 899, 16) * 8 * (4096 + 4));
 }
 
 TEST(Replay, StepsKeepTheirTokenAndSequenceLimits) {

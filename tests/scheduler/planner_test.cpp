@@ -377,7 +377,8 @@ class PolicyProblem {
     problem_.device_budget_bytes = kAllHighBytes;
   }
 
-  static constexpr Bytes kAllHighBytes = 12'000LL * 2048 * 4;
+  // With its part of the page's trailer: 64 bytes for 16 tokens.
+  static constexpr Bytes kAllHighBytes = 12'000LL * (2048 + 4) * 4;
   StepProblem& operator*() { return problem_; }
   StepProblem* operator->() { return &problem_; }
 

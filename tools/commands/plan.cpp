@@ -132,7 +132,7 @@ void print_policies(const PlanArguments& arguments, const ModelGeometry& model,
 
 void print_plan(const PlanArguments& arguments, const ModelGeometry& model, const CostModel& cost,
                 const PrecisionPolicy& policy, const PlannedStep& step) {
-  const Bytes token_bytes = kv_bytes_per_token(model, policy.high);
+  const Bytes token_bytes = model.layers * step.problem.demand.groups[0].high_bytes;
   const Tokens tokens = arguments.sequences * (arguments.text_tokens + arguments.image_tokens);
   fmt::print("{} on {}, policy {}: one decode step of {} sequences of {} text + {} image tokens\n",
              model.name, arguments.hardware, policy.name, arguments.sequences,
