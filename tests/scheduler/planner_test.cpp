@@ -423,6 +423,22 @@ TEST(Planner, WithRoomForEverythingEveryPolicyIsSixteenBitResident) {
   }
 }
 
+// 5 % short of room: a tenth of the tokens in 8 bits make it, and leave nothing to move; where
+// nothing may be compressed, little more moves than must.
+TEST(Planner, DoesNoMoreThanItMust) {
+  const auto short_of_room = [](const char* policy) {
+    PolicyProblem problem(policy);
+    problem->device_budget_bytes = PolicyProblem::kAllHighBytes / 20 * 19;
+    return describe_plan(*problem, plan_placement(*problem).value());
+  };
+  const Plan compressing = short_of_room("uniform-int8");
+  EXPECT_EQ(compressing.host_bytes, 0);
+  EXPECT_GE(tokens_of(compressing, Action::resident_high), 4 * 12'000 * 0.89);
+  const Plan moving = short_of_room("fp16-offload");
+  EXPECT_GE(moving.host_bytes, PolicyProblem::kAllHighBytes / 20);
+  EXPECT_LE(moving.host_bytes, PolicyProblem::kAllHighBytes / 8);
+}
+
 TEST(Planner, PoliciesKeepTheirWord) {
   for (const double room : {0.15, 0.3, 0.6, 0.95, 1.5}) {
     for (const PrecisionPolicy& policy : builtin_policies()) {

@@ -55,6 +55,7 @@ TEST(Selection, TheBudgetIsRoundedUp) {
                 {0.7, 10, 7},
                 {0, 50, 0},
                 {1, 50, 50},
+                {0.07, 100, 7},
                 {0.25, 7, 2},
                 {0.1, 10'000'000, 1'000'000}};
   for (const auto& [keep, tokens, budget] : kCases) {
