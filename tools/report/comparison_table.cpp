@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "tools/report/report.hpp"
 #include "tools/report/text_table.hpp"
 
@@ -20,6 +22,23 @@ std::string gain(const std::optional<PolicyRun::Gain>& gain, double PolicyRun::G
   if (!gain) return "-";
   const double value = (*gain).*part;
   return value >= 100 ? fmt::format("{:.0f}x", value) : fmt::format("{:.2f}x", value);
+}
+
+// What the others are compared with, where it was run.
+struct Baseline {
+  const char* title;
+  const char* policy;
+  std::optional<PolicyRun::Gain> PolicyRun::*gain;
+};
+
+std::vector<Baseline> baselines_run(const Report& report) {
+  std::vector<Baseline> found;
+  for (const Baseline& baseline : {Baseline{"stream", "fp16-stream", &PolicyRun::over_stream},
+                                   Baseline{"offload", "fp16-offload", &PolicyRun::over_offload}})
+    if (std::any_of(report.runs.begin(), report.runs.end(),
+                    [&](const PolicyRun& run) { return run.result.policy == baseline.policy; }))
+      found.push_back(baseline);
+  return found;
 }
 
 std::string not_run(const Metrics& metrics) {
@@ -69,9 +88,12 @@ std::string comparison_table(const Report& report) {
   for (const char* title : {"done", "TTFT mean", "p99", "TPOT mean", "p99", "tokens/s"})
     columns.push_back({title});
   if (report.slo.any()) columns.push_back({"good/s"});
-  for (const char* title : {"KV bits", "GPU GiB", "host GiB", "TTFT/stream", "TPOT/stream",
-                            "TTFT/offload", "TPOT/offload"})
-    columns.push_back({title});
+  for (const char* title : {"KV bits", "GPU GiB", "host GiB"}) columns.push_back({title});
+  const std::vector<Baseline> baselines = baselines_run(report);
+  for (const Baseline& baseline : baselines) {
+    columns.push_back({fmt::format("TTFT/{}", baseline.title)});
+    columns.push_back({fmt::format("TPOT/{}", baseline.title)});
+  }
   columns.push_back({"", TextTable::Align::left});
 
   TextTable table(columns);
@@ -96,19 +118,20 @@ std::string comparison_table(const Report& report) {
     cells.push_back(fmt::format("{:.2f}", result.totals.kv_element_bits));
     cells.push_back(fmt::format("{:.2f}", gib(result.totals.peak_device_kv_bytes)));
     cells.push_back(fmt::format("{:.2f}", gib(result.totals.peak_host_kv_bytes)));
-    cells.push_back(gain(run.over_stream, &PolicyRun::Gain::ttft));
-    cells.push_back(gain(run.over_stream, &PolicyRun::Gain::tpot));
-    cells.push_back(gain(run.over_offload, &PolicyRun::Gain::ttft));
-    cells.push_back(gain(run.over_offload, &PolicyRun::Gain::tpot));
+    for (const Baseline& baseline : baselines) {
+      cells.push_back(gain(run.*baseline.gain, &PolicyRun::Gain::ttft));
+      cells.push_back(gain(run.*baseline.gain, &PolicyRun::Gain::tpot));
+    }
     cells.push_back(result.saturated ? "SATURATED" : "");
     table.add_row(cells);
   }
   out += table.str() + "\n" + notes(report);
-  out += fmt::format(
-      "TTFT/stream ...: how many times shorter the mean is than under fp16-stream and "
-      "fp16-offload, over "
-      "the {} requests that all policies completed{}; - : that baseline was not run.\n",
-      report.common_requests.front(), rates ? " at the first rate" : "");
+  for (const Baseline& baseline : baselines)
+    out += fmt::format("TTFT/{0}, TPOT/{0}: how many times shorter the mean is than under {1}.\n",
+                       baseline.title, baseline.policy);
+  if (!baselines.empty())
+    out += fmt::format("Compared over the {} requests that all policies completed{}.\n",
+                       report.common_requests.front(), rates ? " at the first rate" : "");
   out += fmt::format(
       "Simulated, not measured{}. Quality: not measured here. Image tokens: from the {}. "
       "Admission: {}.\n",
