@@ -96,6 +96,9 @@ class BadTraces(Cli):
     def test_missing_file(self):
         self.assert_fails(self.simulate(self.root / "none.jsonl"), "none.jsonl", "No such file")
 
+    def test_message_is_one_line_whatever_the_file_is_called(self):
+        self.assert_fails(self.simulate(self.root / "two\nlines.jsonl"), "two lines.jsonl")
+
     def test_folder(self):
         self.assert_fails(self.simulate(self.root), "folder")
 

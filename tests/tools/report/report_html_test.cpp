@@ -1,6 +1,5 @@
 #include <gtest/gtest.h>
 
-#include <regex>
 #include <string>
 
 #include "tests/tools/report/made_report.hpp"
@@ -33,10 +32,9 @@ TEST(ReportHtml, LoadsNothingFromAnywhere) {
     const std::string page = report_html(made);
     EXPECT_EQ(page.find("://"), std::string::npos);
     EXPECT_EQ(page.find("<script"), std::string::npos);
-    const std::regex loads(
-        R"((src|href|srcset|data)\s*=|url\(|@import|<(link|iframe|object|img)\b)");
-    std::smatch match;
-    EXPECT_FALSE(std::regex_search(page, match, loads)) << match.str();
+    for (const char* loads : {"src=", "href=", "srcset=", "data=", "src =", "href =", "url(",
+                              "@import", "<link", "<iframe", "<object", "<embed", "<img"})
+      EXPECT_EQ(page.find(loads), std::string::npos) << loads;
   }
 }
 
@@ -70,9 +68,10 @@ TEST(ReportHtml, SeveralRatesAddChartsAgainstTheRate) {
 TEST(ReportHtml, TagsAreBalancedAndNamesEscaped) {
   const std::string page = report_html(two_rates());
   for (const char* tag : {"figure", "svg", "table", "div", "p", "h2"}) {
-    const std::regex opening(std::string("<") + tag + "[ >]");
-    const auto opened = std::distance(std::sregex_iterator(page.begin(), page.end(), opening), {});
-    EXPECT_EQ(static_cast<std::size_t>(opened), count(page, std::string("</") + tag + ">")) << tag;
+    const std::string open = std::string("<") + tag;
+    EXPECT_EQ(count(page, open + " ") + count(page, open + ">"),
+              count(page, std::string("</") + tag + ">"))
+        << tag;
   }
   EXPECT_NE(page.find("a&lt;b&gt;.jsonl"), std::string::npos);
   EXPECT_NE(page.find("--trace &lt;a&amp;b&gt;.jsonl"), std::string::npos);

@@ -57,6 +57,17 @@ TEST(SummaryJson, SaysOfEachPolicyWhatItsOutcomesSay) {
   EXPECT_DOUBLE_EQ(centric["kv_bits_per_element"], 6.5);
 }
 
+TEST(SummaryJson, MedianIsNotTheMean) {
+  Report made = report();
+  made.runs[0].result.outcomes[2] = completed(200, 3000, 300, 2);
+  complete(made);
+  const json stream = json::parse(summary_json(made))["policies"][0];
+  EXPECT_DOUBLE_EQ(stream["mean_ttft_ms"], 1200);  // of 200, 400, 3000
+  EXPECT_DOUBLE_EQ(stream["median_ttft_ms"], 400);
+  EXPECT_DOUBLE_EQ(stream["p50_ttft_ms"], 400);
+  EXPECT_DOUBLE_EQ(stream["p90_ttft_ms"], 2480);
+}
+
 TEST(SummaryJson, SaysWhatWasRunAndThatItIsSimulated) {
   const json summary = json::parse(summary_json(report()));
   EXPECT_EQ(summary["simulated"], true);
