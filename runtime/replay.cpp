@@ -97,7 +97,7 @@ class Replay::Impl {
     while (const Sequence* candidate = batcher_.candidate()) {
       GroupTokens with = reserved;
       demand_.add(with, *candidate, candidate->reserved_tokens());
-      if (!may_join(reserved, with)) return;
+      if (!may_join(reserved, with, *candidate)) return;
       recorder_.scheduled(candidate->request, now_ns_);
       const ReuseCache::Prefix prefix = reusable_prefix(*candidate);
       batcher_.admit(prefix.tokens);
@@ -106,16 +106,33 @@ class Replay::Impl {
     }
   }
 
-  bool may_join(const GroupTokens& without, const GroupTokens& with) {
+  bool may_join(const GroupTokens& without, const GroupTokens& with, const Sequence& candidate) {
     const auto running = static_cast<Tokens>(batcher_.running().size());
     if (running == 0) return true;  // alone, everything that was enqueued fits
     if (refused_) return false;
     const StepProblem after = problem_of(with);
     if (!can_fit(after)) return false;
     if (config_.admission == AdmissionRule::memory) return true;
-    refused_ = !keeps_throughput(decode_problem(without, running),
-                                 decode_problem(with, running + 1), running);
+    // All in GPU memory in 16 bits: there is nothing to lose.
+    if (config_.policy.places.resident && placement_fits(after, first_choice(after))) return true;
+    GroupTokens later_without = without, later_with = with;
+    for (const Sequence& sequence : batcher_.running())
+      for (GroupTokens* tokens : {&later_without, &later_with}) add_growth(*tokens, sequence);
+    add_growth(later_with, candidate);
+    refused_ = !keeps_throughput(decode_problem(later_without, running),
+                                 decode_problem(later_with, running + 1), running);
     return !refused_;
+  }
+
+  // Half of what it will still produce, if it is like those that have finished.
+  void add_growth(GroupTokens& tokens, const Sequence& sequence) const {
+    if (finished_ == 0) return;
+    const Tokens mean = finished_output_ / finished_;
+    const Tokens growth = std::max<Tokens>(0, mean - sequence.produced) / 2;
+    GroupTokens before{}, after{};
+    demand_.add(before, sequence, sequence.reserved_tokens());
+    demand_.add(after, sequence, sequence.reserved_tokens() + growth);
+    for (std::size_t g = 0; g < tokens.size(); ++g) tokens[g] += after[g] - before[g];
   }
 
   // --- reuse of KV that the host still holds
@@ -234,6 +251,8 @@ class Replay::Impl {
       recorder_.token(sequence.request, sequence.last_token_ns, now_ns_, sequence.produced == 0);
       if (sequence.produced + 1 < sequence.output) continue;
       any_finished = true;
+      ++finished_;
+      finished_output_ += sequence.output;
       recorder_.finished(sequence.request, now_ns_, sequence.output);
       demand_.add(left, sequence, sequence.held_tokens());
     }
@@ -332,6 +351,8 @@ class Replay::Impl {
   bool refused_ = false;    // the head of the queue, until the batch changes
   Bytes loaded_bytes_ = 0;  // from the reuse cache, in the step to come
   Bytes kept_bytes_ = 0;    // to the reuse cache
+  Tokens finished_output_ = 0;
+  std::int64_t finished_ = 0;
 };
 
 Replay::Replay(const Trace& trace, const ReplayConfig& config)

@@ -3,8 +3,8 @@
 #include "scheduler/planner.hpp"
 
 namespace modalkv {
+
 bool keeps_throughput(const StepProblem& without, const StepProblem& with, Tokens running) {
-  if (with.policy->places.resident && placement_fits(with, first_choice(with))) return true;
   const auto before = plan_placement(without, PlanEffort::quick);
   const auto after = plan_placement(with, PlanEffort::quick);
   if (!before || !after) return false;

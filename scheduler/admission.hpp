@@ -8,8 +8,8 @@
 namespace modalkv {
 
 /// Compares decode throughput without and with one more sequence than `running` (> 0), each with
-/// its KV placed as well as may be. Always true where everything with it stays in GPU memory in 16
-/// bits: then there is nothing to lose. Ties go to waiting.
+/// its KV placed as well as may be. Both should count what the sequences are yet to grow by: a
+/// batch that is best as it stands is too large when it has grown. Ties go to waiting.
 bool keeps_throughput(const StepProblem& without, const StepProblem& with, Tokens running);
 
 }  // namespace modalkv
