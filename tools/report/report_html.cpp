@@ -18,11 +18,11 @@ constexpr std::size_t kCurvePoints = 120;
 constexpr std::string_view kStyle = R"(
 :root{color-scheme:light dark;--ink:#1a1d21;--soft:#5d6570;--line:#d9dde3;--paper:#fff;--panel:#f6f7f9}
 @media(prefers-color-scheme:dark){:root{--ink:#e8eaed;--soft:#a2abb6;--line:#3a414a;--paper:#15181c;--panel:#1d2126}}
-body{margin:0 auto;max-width:1120px;padding:28px 20px 60px;font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper)}
+body{margin:0 auto;max-width:1240px;padding:28px 20px 60px;font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper)}
 h1{font-size:24px;margin:0 0 2px}h2{font-size:17px;margin:34px 0 8px}p{margin:6px 0;color:var(--soft)}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:13.5px}
-th,td{padding:5px 9px;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
-th{color:var(--soft);font-weight:600}th:first-child,td:first-child{text-align:left}
+th,td{padding:5px 7px;text-align:right;border-bottom:1px solid var(--line)}td{white-space:nowrap}
+th{color:var(--soft);font-weight:600;vertical-align:bottom}th:first-child,td:first-child{text-align:left}
 .scroll{overflow-x:auto}.grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(340px,1fr));gap:16px}
 figure{margin:0;padding:12px 14px;background:var(--panel);border-radius:8px}figcaption{font-weight:600;font-size:13.5px}
 svg{width:100%;height:auto;display:block}svg text{fill:var(--soft);font-size:11px}
@@ -58,11 +58,18 @@ std::string figure(std::string_view caption, const std::string& svg) {
   return fmt::format("<figure><figcaption>{}</figcaption>{}</figure>\n", escaped(caption), svg);
 }
 
-// Runs of the first rate: curves of every rate at once would be unreadable.
-std::vector<const PolicyRun*> first_rate(const Report& report) {
+// Curves of every rate at once would be unreadable: the runs of the highest rate that some policy
+// keeps up with, or where none keeps up with any, of the lowest.
+std::vector<const PolicyRun*> telling_runs(const Report& report) {
+  double rate = 0, lowest = report.runs.front().result.rate_scale;
+  for (const PolicyRun& run : report.runs) {
+    lowest = std::min(lowest, run.result.rate_scale);
+    if (!run.result.saturated) rate = std::max(rate, run.result.rate_scale);
+  }
+  if (rate == 0) rate = lowest;
   std::vector<const PolicyRun*> runs;
   for (const PolicyRun& run : report.runs)
-    if (run.result.rate_scale == report.runs.front().result.rate_scale) runs.push_back(&run);
+    if (run.result.rate_scale == rate) runs.push_back(&run);
   return runs;
 }
 
@@ -99,7 +106,10 @@ std::string headline(const Report& report, bool rates) {
 
 SvgChart cdf(const std::vector<const PolicyRun*>& runs, std::string_view unit,
              std::vector<double> Metrics::*values, std::optional<double> slo_ms) {
-  SvgChart chart({.x_title = std::string(unit), .y_title = "share of requests", .log_x = true});
+  SvgChart chart({.x_title = std::string(unit),
+                  .y_title = "share of requests",
+                  .log_x = true,
+                  .log_y = false});
   for (std::size_t r = 0; r < runs.size(); ++r) {
     const std::vector<double>& ascending = runs[r]->metrics.*values;
     std::vector<SvgPoint> points;
@@ -115,7 +125,7 @@ SvgChart cdf(const std::vector<const PolicyRun*>& runs, std::string_view unit,
 
 SvgChart over_time(const std::vector<const PolicyRun*>& runs, std::string_view unit,
                    const std::function<double(const StepRecord&)>& value) {
-  SvgChart chart({.x_title = "simulated minutes", .y_title = std::string(unit), .log_x = false});
+  SvgChart chart({.x_title = "simulated minutes", .y_title = std::string(unit)});
   for (std::size_t r = 0; r < runs.size(); ++r) {
     const auto& series = runs[r]->result.series;
     const std::size_t stride = std::max<std::size_t>(1, series.size() / kCurvePoints);
@@ -129,8 +139,9 @@ SvgChart over_time(const std::vector<const PolicyRun*>& runs, std::string_view u
 
 SvgChart against_rate(const Report& report, std::size_t policies, std::string_view unit,
                       const std::function<double(const PolicyRun&)>& value,
-                      std::optional<double> slo) {
-  SvgChart chart({.x_title = "rate scale", .y_title = std::string(unit), .log_x = false});
+                      std::optional<double> slo, bool log_y) {
+  SvgChart chart(
+      {.x_title = "rate scale", .y_title = std::string(unit), .log_x = false, .log_y = log_y});
   for (std::size_t p = 0; p < policies; ++p) {
     std::vector<SvgPoint> points;
     for (std::size_t i = p; i < report.runs.size(); i += policies)
@@ -153,7 +164,7 @@ std::string key(const std::vector<const PolicyRun*>& runs) {
 }  // namespace
 
 std::string report_html(const Report& report) {
-  const auto runs = first_rate(report);
+  const auto runs = telling_runs(report);
   const bool rates = runs.size() < report.runs.size();
   const std::string at_rate =
       rates ? fmt::format(" (rate {:g})", runs.front()->result.rate_scale) : "";
@@ -175,7 +186,8 @@ std::string report_html(const Report& report) {
       "that is {} tokens in 16 bits. Gains are times shorter, over the requests that all policies "
       "completed ({}{}).</p>\n",
       capacity.kv_bytes_per_token, gib(capacity.device_kv_budget_bytes),
-      capacity.device_tokens_16bit, report.common_requests.front(), at_rate);
+      capacity.device_tokens_16bit,
+      report.common_requests[static_cast<std::size_t>(runs.front() - report.runs.data())], at_rate);
   out += headline(report, rates);
 
   out += fmt::format("<h2>Latency{}</h2>", at_rate) + key(runs) + "<div class=grid>\n";
@@ -192,14 +204,14 @@ std::string report_html(const Report& report) {
                   against_rate(
                       report, runs.size(), "ms",
                       [](const PolicyRun& run) { return run.metrics.ttft.percentiles[0]; },
-                      report.slo.ttft_ms)
+                      report.slo.ttft_ms, true)
                       .str());
-    out +=
-        figure("Mean time per output token",
-               against_rate(
-                   report, runs.size(), "ms",
-                   [](const PolicyRun& run) { return run.metrics.tpot.mean; }, report.slo.tpot_ms)
-                   .str());
+    out += figure(
+        "Mean time per output token",
+        against_rate(
+            report, runs.size(), "ms", [](const PolicyRun& run) { return run.metrics.tpot.mean; },
+            report.slo.tpot_ms, false)
+            .str());
     out += figure(report.slo.any() ? "Goodput" : "Throughput",
                   against_rate(
                       report, runs.size(), "requests/s",
@@ -207,7 +219,7 @@ std::string report_html(const Report& report) {
                         return run.metrics.per_second(static_cast<double>(
                             report.slo.any() ? run.metrics.good : run.metrics.completed));
                       },
-                      std::nullopt)
+                      std::nullopt, false)
                       .str());
     out += "</div>\n";
   }

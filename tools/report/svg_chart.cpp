@@ -75,11 +75,12 @@ void SvgChart::line(std::size_t series, std::vector<SvgPoint> points) {
 }
 
 std::string SvgChart::str() const {
-  double least_x = INFINITY, most_x = -INFINITY, most_y = 0;
+  double least_x = INFINITY, most_x = -INFINITY, least_y = INFINITY, most_y = 0;
   for (const Line& line : lines_)
     for (const SvgPoint& point : line.points) {
       least_x = std::min(least_x, point.x);
       most_x = std::max(most_x, point.x);
+      least_y = std::min(least_y, point.y);
       most_y = std::max(most_y, point.y);
     }
   for (const Rule& rule : vertical_) most_x = std::max(most_x, rule.at);
@@ -87,7 +88,8 @@ std::string SvgChart::str() const {
   if (!(least_x <= most_x)) return "<p>no data</p>";
   const Scale x(axes_.log_x ? least_x : std::min(0.0, least_x), most_x, kLeft, kWidth - kRight,
                 axes_.log_x);
-  const Scale y(0, most_y, kHeight - kBottom, kTop, false);
+  const Scale y(axes_.log_y ? std::max(1e-3, least_y) : 0, most_y, kHeight - kBottom, kTop,
+                axes_.log_y);
 
   std::string out =
       fmt::format("<svg viewBox=\"0 0 {:g} {:g}\" role=img aria-label=\"{} against {}\">", kWidth,
@@ -108,7 +110,7 @@ std::string SvgChart::str() const {
     out += fmt::format(
         "<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"#b91c1c\" "
         "stroke-dasharray=\"4 3\"/><text x=\"{:.1f}\" y=\"{:.1f}\">{}</text>",
-        x1, y1, x2, y2, x1 + 4, y1 + 12, label);
+        x1, y1, x2, y2, x1 + 4, y1 + (y1 == y2 ? -4 : 12), label);
   };
   for (const Rule& at : vertical_)
     rule(x.at(at.at), kTop, x.at(at.at), kHeight - kBottom, at.label);

@@ -15,8 +15,9 @@ struct SvgPoint {
 class SvgChart {
  public:
   struct Axes {
-    std::string x_title, y_title;
-    bool log_x = false;  ///< x is positive then
+    std::string x_title{}, y_title{};
+    bool log_x = false;  ///< what is not positive is drawn at the edge then
+    bool log_y = false;
   };
 
   explicit SvgChart(Axes axes) : axes_(std::move(axes)) {}
