@@ -287,6 +287,17 @@ class TraceCommand(Cli):
         self.assertEqual(json.loads(result.stdout)["trace"]["requests"], 20)
 
 
+class Samples(Cli):
+    def test_the_bundled_sample_is_what_its_readme_says(self):
+        samples = pathlib.Path(__file__).parents[2] / "tools" / "samples"
+        lines = (samples / "README.md").read_text().splitlines()
+        command = next(line for line in lines if line.startswith("modalkv trace generate"))
+        made = self.modalkv(*command.split()[1:], cwd=self.root)
+        self.assertEqual(made.returncode, 0, made.stderr)
+        name = command.split()[-1]
+        self.assertEqual((self.root / name).read_bytes(), (samples / name).read_bytes())
+
+
 class Determinism(Cli):
     def digest(self, trace, *arguments):
         result = self.modalkv("simulate", "--trace", trace, "--json", *arguments)
