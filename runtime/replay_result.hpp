@@ -37,7 +37,8 @@ struct RequestOutcome {
   std::int32_t preemptions = 0;
 };
 
-/// One step, for the timeline. Busy times lie inside [begin_ns, end_ns].
+/// One step, for the timeline. Busy times of the GPU and the CPU lie inside [begin_ns, end_ns];
+/// copies may begin in the step before and outlast this one.
 struct StepRecord {
   Nanos begin_ns = 0;
   Nanos end_ns = 0;

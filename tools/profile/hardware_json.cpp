@@ -55,6 +55,8 @@ GpuProfile gpu_profile(JsonObject object) {
   gpu.step_host_ns = latency(object, "step_host_ns");
   gpu.handover_ns = latency(object, "handover_ns");
   gpu.reserved_bytes = bytes(object, "reserved_bytes", 0);
+  if (gpu.reserved_bytes > gpu.memory_bytes)
+    object.fail("reserved_bytes", fmt::format("at most memory_bytes, {}", gpu.memory_bytes.value));
   JsonObject efficiency = object.object("efficiency");
   gpu.efficiency.gemm_memory = share(efficiency, "gemm_memory");
   gpu.efficiency.gemm_flops = share(efficiency, "gemm_flops");

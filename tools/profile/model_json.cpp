@@ -8,8 +8,8 @@ namespace modalkv {
 namespace {
 
 constexpr std::int64_t kMostLayers = 1000;
-constexpr std::int64_t kMostHeads = 10'000;
-constexpr std::int64_t kWidest = 1'000'000;
+constexpr std::int64_t kMostHeads = 1000;  // together with these, no sum of bytes overflows
+constexpr std::int64_t kWidest = 500'000;
 constexpr std::int64_t kMostTokens = 100'000'000;
 
 int integer(JsonObject& object, std::string_view key, std::int64_t low, std::int64_t high) {

@@ -94,6 +94,10 @@ void OutputFolder::commit() {
     return;
   }
   for (const auto& entry : fs::directory_iterator(staging_)) {
+    const fs::path target = folder_ / entry.path().filename();
+    if (fs::is_directory(target)) fail(target, EISDIR);
+  }
+  for (const auto& entry : fs::directory_iterator(staging_)) {
     fs::rename(entry.path(), folder_ / entry.path().filename(), failed);
     if (failed) fail(folder_ / entry.path().filename(), failed.value());
   }

@@ -1,5 +1,6 @@
 #include <array>
 #include <charconv>
+#include <chrono>
 #include <cmath>
 #include <string>
 
@@ -8,16 +9,6 @@
 
 namespace modalkv {
 namespace {
-
-// Howard Hinnant's days_from_civil: days since 1970-01-01 in the proleptic Gregorian calendar.
-std::int64_t days_since_epoch(int year, int month, int day) {
-  year -= month <= 2;
-  const int era = year / 400;
-  const int year_of_era = year - era * 400;
-  const int day_of_year = (153 * (month + (month > 2 ? -3 : 9)) + 2) / 5 + day - 1;
-  const int day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-  return std::int64_t{era} * 146'097 + day_of_era - 719'468;
-}
 
 int digits(std::string_view text, std::size_t first, std::size_t count) {
   int value = 0;
@@ -37,8 +28,8 @@ Nanos parse_timestamp(std::string_view text) {
     if (text[i] != shape[i]) throw malformed();
   const int year = digits(text, 0, 4), month = digits(text, 5, 2), day = digits(text, 8, 2);
   const int hour = digits(text, 11, 2), minute = digits(text, 14, 2), second = digits(text, 17, 2);
-  if (year < 1970 || year > 2200 || month < 1 || month > 12 || day < 1 || day > 31 || hour > 23 ||
-      minute > 59 || second > 60)
+  const auto date = std::chrono::year(year) / month / day;
+  if (year < 1970 || year > 2200 || !date.ok() || hour > 23 || minute > 59 || second > 60)
     throw malformed();
   Nanos fraction_ns = 0;
   std::string_view rest = text.substr(shape.size());
@@ -52,9 +43,8 @@ Nanos parse_timestamp(std::string_view text) {
       fraction_ns += (c - '0') * digit_ns;
     }
   }
-  return (days_since_epoch(year, month, day) * 86'400 + hour * 3600 + minute * 60 + second) *
-             kSecond +
-         fraction_ns;
+  const std::int64_t days = std::chrono::sys_days(date).time_since_epoch().count();
+  return (days * 86'400 + hour * 3600 + minute * 60 + second) * kSecond + fraction_ns;
 }
 
 std::int64_t parse_count(std::string_view field, std::string_view text, std::int64_t low) {

@@ -135,6 +135,15 @@ TEST(HardwareJson, UnknownKeysAreErrorsInEveryObject) {
   EXPECT_EQ(error_of(changed), "no error");
 }
 
+TEST(HardwareJson, ReservedMemoryIsPartOfTheMemory) {
+  json document = shipped_json("hardware", "l4");
+  document["gpu"]["memory_bytes"]["value"] = 1000;
+  document["gpu"]["reserved_bytes"]["value"] = 1000;
+  EXPECT_EQ(error_of(document), "no error");
+  document["gpu"]["reserved_bytes"]["value"] = 1001;
+  EXPECT_NE(error_of(document).find("gpu.reserved_bytes"), std::string::npos) << error_of(document);
+}
+
 TEST(HardwareJson, TablesAscendAndAMachineHasANode) {
   json document = shipped_json("hardware", "h100-sxm");
   json& table = document["link"]["piece_table"]["value"];

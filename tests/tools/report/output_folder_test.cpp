@@ -109,6 +109,17 @@ TEST_F(OutputFolderTest, CommitReplacesItsFilesAndKeepsOthers) {
   EXPECT_EQ(names(root_), (std::set<std::string>{"out"}));
 }
 
+TEST_F(OutputFolderTest, AFolderInAFilesPlaceReplacesNothing) {
+  const fs::path out = root_ / "out";
+  fs::create_directories(out / "z.json");
+  std::ofstream(out / "a.json") << "old";
+  OutputFolder folder(out);
+  folder.write("a.json", "new");
+  folder.write("z.json", "new");
+  expect_one_line_error([&] { folder.commit(); }, "z.json: cannot be written");
+  EXPECT_EQ(read(out / "a.json"), "old");
+}
+
 TEST_F(OutputFolderTest, ASlashAtTheEndMeansTheSameFolder) {
   {
     OutputFolder folder(root_.string() + "/out/");
