@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Installs what is missing to build modalkv on Debian or Ubuntu. Usage: tools/setup.sh [--tests]
+# Installs what is missing to build modalkv on Debian or Ubuntu.
+# Usage: tools/setup.sh [--tests | --nightly]   what the tests need as well, and the fuzzers
 # With everything in place it asks nobody and returns at once.
 set -euo pipefail
 
@@ -9,9 +10,9 @@ die() {
 }
 
 case "${1:-}" in
-  "" | --tests) ;;
-  -h | --help) sed -n '2,3s/^# //p' "$0"; exit 0 ;;
-  *) die "unknown argument '$1', expected --tests or nothing" ;;
+  "" | --tests | --nightly) ;;
+  -h | --help) sed -n '2,4s/^# //p' "$0"; exit 0 ;;
+  *) die "unknown argument '$1', expected --tests, --nightly or nothing" ;;
 esac
 
 # What proves that a package is there, and its name: a command, or a header in the usual places.
@@ -25,7 +26,7 @@ needs=(
   "CLI/CLI.hpp libcli11-dev"
   "hwloc.h libhwloc-dev"
 )
-if [[ "${1:-}" == --tests ]]; then
+if [[ -n "${1:-}" ]]; then
   needs+=(
     "git git"
     "python3 python3"
@@ -33,6 +34,9 @@ if [[ "${1:-}" == --tests ]]; then
     "benchmark/benchmark.h libbenchmark-dev"
     "clang-format clang-format"
   )
+fi
+if [[ "${1:-}" == --nightly ]]; then
+  needs+=("clang++ clang")
 fi
 
 present() {

@@ -3,7 +3,7 @@
 # released. Installs what is missing on Debian or Ubuntu.
 # Usage: tools/test.sh [--quick | --nightly]
 #   --quick    the release build only
-#   --nightly  the thread sanitizer and the tests labelled nightly as well
+#   --nightly  the thread sanitizer, the tests labelled nightly and ten minutes of each fuzzer as well
 set -euo pipefail
 
 usage() { sed -n '2,6s/^# //p' "$0"; }
@@ -15,7 +15,7 @@ case "$depth" in
 esac
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-tools/setup.sh --tests
+if [[ "$depth" == --nightly ]]; then tools/setup.sh --nightly; else tools/setup.sh --tests; fi
 if command -v ccache >/dev/null; then
   export CMAKE_CXX_COMPILER_LAUNCHER=ccache
 fi
@@ -30,10 +30,25 @@ leg() {
     ${without:+--label-exclude "$without"}
 }
 
+# fuzz SECONDS: each fuzzer on a copy of its corpus; a finding fails and leaves its input behind.
+fuzz() {
+  echo "test: fuzz"
+  cmake --preset fuzz --log-level=WARNING
+  cmake --build --preset fuzz
+  local target name corpus
+  for target in build/fuzz/tests/fuzz/*_fuzz; do
+    name=$(basename "$target" _fuzz)
+    corpus=build/fuzz/corpus/$name
+    mkdir -p "$corpus"
+    "$target" -max_total_time="$1" -max_len=4096 -timeout=10 -print_final_stats=1 -verbosity=0 \
+      -artifact_prefix="build/fuzz/$name-" "$corpus" "tests/fuzz/corpus/$name"
+  done
+}
+
 # The tests of the house are the same in every build: only the last leg runs them.
 export TSAN_OPTIONS=halt_on_error=1
 case "$depth" in
   --quick) leg release nightly ;;
-  --nightly) leg asan architecture; leg tsan architecture; leg release "" ;;
+  --nightly) leg asan architecture; leg tsan architecture; leg release ""; fuzz 600 ;;
   *) leg asan 'architecture|nightly'; leg release nightly ;;
 esac
