@@ -87,7 +87,9 @@ struct RegisteredSpace {
 };
 
 /// GPU and host wait for each other through words that both can see: the event has happened once
-/// the word is at least `value`. Whoever imports or exports keeps the word alive until then.
+/// the word is at least `value`. Keep an imported word alive until it had that value when imported,
+/// a group that waits for it has completed, or the device is gone; an exported one until it is
+/// raised.
 struct EngineEvent {
   std::atomic<std::uint64_t>* word = nullptr;
   std::uint64_t value = 0;

@@ -138,9 +138,10 @@ std::optional<Completion> GroupBook::collect() {
 
 Submitted GroupBook::import_event(EngineEvent event) {
   if (event.word == nullptr) return {Status::rejected, {}};
-  if (imports_.size() >= kMaxEngineEvents) return {Status::busy, {}};
+  const bool past = happened(event);
+  if (!past && imports_.size() >= kMaxEngineEvents) return {Status::busy, {}};
   const Ticket ticket = ticket_of(kEventQueue, ++last_import_);
-  imports_.push_back({ticket, event});
+  if (!past) imports_.push_back({ticket, event});
   return {Status::ok, ticket};
 }
 
