@@ -6,9 +6,11 @@ Usage: cli_test.py PROGRAM [unittest arguments]
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 PROGRAM = ""
@@ -188,7 +190,26 @@ class BadTraces(Cli):
     def test_skip_bad_rows_does_not_make_something_of_nothing(self):
         self.assert_fails(
             self.simulate(self.file("bad.jsonl", row(output_length=0) * 3), "--skip-bad-rows"),
-            "none of its 3 rows")
+            ":1: ", "none of the 3 rows")
+
+
+class Interrupted(Cli):
+    def test_leaves_nothing_behind_and_dies_of_the_signal(self):
+        long = self.root / "long.jsonl"
+        made = self.modalkv("trace", "generate", "--requests", 100_000, "--out", long)
+        self.assertEqual(made.returncode, 0, made.stderr)
+        for ending in (signal.SIGINT, signal.SIGTERM):
+            with self.subTest(signal=ending):
+                process = subprocess.Popen(
+                    [PROGRAM, "simulate", "--trace", long, "--threads", "1", "--out", self.out],
+                    stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                while process.poll() is None and not list(self.root.glob("*partial*")):
+                    time.sleep(0.01)
+                process.send_signal(ending)
+                printed, errors = process.communicate(timeout=60)
+                self.assertEqual(process.returncode, -ending, errors)
+                self.assertEqual(printed, b"")
+                self.assertEqual(set(os.listdir(self.root)), {"good.jsonl", "long.jsonl"})
 
 
 class BadOptions(Cli):
@@ -240,7 +261,8 @@ class BadOptions(Cli):
                     self.assert_fails(self.simulate(self.trace, option, value), option, code=USAGE)
 
     def test_objectives(self):
-        for value in ("ttft=abc", "ttft=-1", "ttft=nan", "ttft", "speed=3s", "ttft=5h", "ttft="):
+        for value in ("ttft=abc", "ttft=-1", "ttft=nan", "ttft", "speed=3s", "ttft=5h", "ttft=",
+                      "ttft=1s,ttft=2s"):
             with self.subTest(value=value):
                 self.assert_fails(self.simulate(self.trace, "--slo", value), "--slo")
 

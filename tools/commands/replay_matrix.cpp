@@ -12,6 +12,9 @@
 #include <mutex>
 #include <thread>
 
+#include "modalkv/error.hpp"
+#include "tools/commands/held_signals.hpp"
+
 namespace modalkv {
 namespace {
 
@@ -46,12 +49,15 @@ std::vector<TimedReplay> replay_all(const Trace& trace, const std::vector<Replay
   std::size_t finished = 0;
   std::condition_variable changed;
 
-  const auto work = [&] {
+  const auto work = [&](std::stop_token stop) {
     for (std::size_t i = next++; i < configs.size(); i = next++) {
       try {
         const auto start = Clock::now();
         Replay replay(trace, configs[i]);
-        while (replay.advance(kStepsBetweenReports)) done[i] = replay.requests_done();
+        while (replay.advance(kStepsBetweenReports)) {
+          if (stop.stop_requested()) throw Error("interrupted");
+          done[i] = replay.requests_done();
+        }
         done[i] = replay.requests_done();
         replays[i].result = replay.finish();
         replays[i].wall_s = seconds_since(start);
@@ -76,6 +82,8 @@ std::vector<TimedReplay> replay_all(const Trace& trace, const std::vector<Replay
     std::int64_t sum = 0;
     for (const auto& part : done) sum += part;
     if (show) draw(sum, all, seconds_since(start));
+    if (HeldSignals::pending())
+      for (std::jthread& worker : workers) worker.request_stop();
   }
   if (show) fmt::print(stderr, "\r{:80}\r", "");
   lock.unlock();

@@ -13,7 +13,8 @@ struct TimedReplay {
 };
 
 /// One result a configuration, in their order. Draws a progress bar on `stderr` where that is a
-/// terminal and not `quiet`. Throws what a replay threw, once all have stopped.
+/// terminal and not `quiet`. Throws what a replay threw, or Error where HeldSignals has one, once
+/// all have stopped.
 std::vector<TimedReplay> replay_all(const Trace& trace, const std::vector<ReplayConfig>& configs,
                                     int threads, bool quiet);
 

@@ -12,6 +12,7 @@
 #include "runtime/image_rule.hpp"
 #include "scheduler/perturb.hpp"
 #include "scheduler/policies.hpp"
+#include "tools/commands/held_signals.hpp"
 #include "tools/commands/real_range.hpp"
 #include "tools/commands/replay_matrix.hpp"
 #include "tools/commands/trace_options.hpp"
@@ -68,6 +69,7 @@ Slo parse_slo(const std::vector<std::string>& terms) {
     if (field == nullptr || equals == std::string::npos)
       throw Error(
           fmt::format("--slo: found '{}', expected ttft=TIME, tpot=TIME or e2el=TIME", term));
+    if (*field) throw Error(fmt::format("--slo: '{}' stands twice", key));
     *field = milliseconds(std::string_view(term).substr(equals + 1));
   }
   return slo;
@@ -144,6 +146,7 @@ void run_simulate(const SimulateArguments& arguments) {
   report.requests = static_cast<std::int64_t>(trace.requests.size());
   report.skipped_rows = trace.skipped_rows;
 
+  const HeldSignals held;  // so that an interrupted run leaves nothing behind
   std::optional<OutputFolder> folder;
   if (!arguments.out.empty()) folder.emplace(arguments.out);
   for (TimedReplay& replay : replay_all(trace, configs, arguments.threads, arguments.quiet))

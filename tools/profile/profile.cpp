@@ -55,7 +55,7 @@ fs::path find_profile(std::string_view kind, std::string_view name) {
     return distance(a, name) < distance(b, name);
   });
   names.resize(std::min<std::size_t>(names.size(), 3));
-  throw Error(fmt::format("no {} profile '{}'; nearest: {}; all: modalkv inspect {}", kind, name,
+  throw Error(fmt::format("no profile '{}' in {}; nearest: {}; all: modalkv inspect {}", name, kind,
                           fmt::join(names, ", "), kind));
 }
 

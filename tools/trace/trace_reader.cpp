@@ -117,6 +117,7 @@ Trace parse_trace(std::string_view text, const TraceOptions& options, std::strin
   Trace trace;
   trace.name = file;
   trace.format = name(format);
+  std::string first_error;
   bool more = true;
   if (is_csv(format)) {
     const auto header = format == TraceFormat::azure_llm ? kAzureLlmHeader : kAzureLmmHeader;
@@ -144,15 +145,15 @@ Trace parse_trace(std::string_view text, const TraceOptions& options, std::strin
       previous_ns = arrival_ns;
       append(row, arrival_ns, trace);
     } catch (const RowError& error) {
-      if (!options.skip_bad_rows)
-        throw Error(fmt::format("{}:{}: {}", file, lines.number(), error.what()));
-      ++trace.skipped_rows;
+      if (trace.skipped_rows++ == 0)
+        first_error = fmt::format("{}:{}: {}", file, lines.number(), error.what());
+      if (!options.skip_bad_rows) throw Error(first_error);
     }
   }
   if (trace.requests.empty())
-    throw Error(trace.skipped_rows > 0
-                    ? fmt::format("{}: none of its {} rows could be read", file, trace.skipped_rows)
-                    : fmt::format("{}: no requests in it", file));
+    throw Error(trace.skipped_rows > 0 ? fmt::format("{} (none of the {} rows could be read)",
+                                                     first_error, trace.skipped_rows)
+                                       : fmt::format("{}: no requests in it", file));
   return trace;
 }
 

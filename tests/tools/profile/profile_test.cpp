@@ -62,9 +62,9 @@ TEST(Profiles, ShippedModelsHaveThePublishedNumbersOfParameters) {
 
 TEST(Profiles, UnknownNamesSuggestTheNearest) {
   const std::string error = error_of([] { load_model("llava-1.5-8b"); });
-  EXPECT_TRUE(error.starts_with("no models profile 'llava-1.5-8b'; nearest: llava-1.5-7b, "))
+  EXPECT_TRUE(error.starts_with("no profile 'llava-1.5-8b' in models; nearest: llava-1.5-7b, "))
       << error;
-  EXPECT_TRUE(error_of([] { load_hardware("h100"); }).starts_with("no hardware profile 'h100'"));
+  EXPECT_TRUE(error_of([] { load_hardware("h100"); }).starts_with("no profile 'h100' in hardware"));
   EXPECT_NE(error_of([] { load_hardware("h100-sxn"); }).find("nearest: h100-sxm, "),
             std::string::npos);
 }

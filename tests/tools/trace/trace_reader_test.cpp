@@ -162,7 +162,8 @@ TEST(TraceReader, NothingToReadIsAnError) {
   EXPECT_EQ(error_of("\xef\xbb\xbf"), "t.log: the file is empty");
   EXPECT_EQ(error_of("TIMESTAMP,ContextTokens,GeneratedTokens\n"), "t.log: no requests in it");
   EXPECT_EQ(error_of("{\n[\n", {.format = TraceFormat::modalkv, .skip_bad_rows = true}),
-            "t.log: none of its 2 rows could be read");
+            "t.log:1: field 'row': found the end of the line, expected a key in quotes (none of "
+            "the 2 rows could be read)");
 }
 
 TEST(TraceReader, UnknownFormatsAreErrorsThatNameTheKnown) {
