@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
@@ -143,10 +144,20 @@ TEST_F(OutputFolderTest, AFolderThatCannotBeMadeIsAnErrorBeforeAnyWork) {
 }
 
 TEST_F(OutputFolderTest, AnUnwritableFolderIsAnErrorBeforeAnyWork) {
-  if (::geteuid() == 0) GTEST_SKIP() << "root may write anywhere";
   fs::create_directory(root_ / "out");
-  fs::permissions(root_, fs::perms::owner_read | fs::perms::owner_exec);
-  expect_one_line_error([&] { OutputFolder folder(root_ / "out"); }, "Permission denied");
+  fs::permissions(root_, fs::perms(0555));
+  const auto as_an_ordinary_user = [&] {  // root may write anywhere
+    if (::geteuid() == 0 && ::setuid(65534) != 0) std::_Exit(2);
+    try {
+      OutputFolder folder(root_ / "out");
+    } catch (const Error& error) {
+      std::fputs(error.what(), stderr);
+      std::_Exit(1);
+    }
+    std::_Exit(0);
+  };
+  EXPECT_EXIT(as_an_ordinary_user(), testing::ExitedWithCode(1),
+              "out: cannot be written: Permission denied$");
 }
 
 TEST_F(OutputFolderTest, AFullDiskLeavesNothing) {
