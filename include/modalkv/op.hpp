@@ -143,6 +143,8 @@ template <typename... Functions>
 struct Overloaded : Functions... {
   using Functions::operator()...;
 };
+template <typename... Functions>
+Overloaded(Functions...) -> Overloaded<Functions...>;  // clang before 17 asks for it
 }  // namespace detail
 
 constexpr Accesses accesses(const Op& op) {
