@@ -67,7 +67,8 @@ struct Submitted {
 struct Completion {
   Ticket ticket{};
   /// Of the group: ok, or the first failure of its operations, whose successors in the group were
-  /// not run. `cancelled` where something it waited for had failed: nothing was run.
+  /// not run. `cancelled` where something it waited for had failed: nothing was run. A device
+  /// remembers its latest 1,024 failures for that.
   Status status = Status::ok;
   Nanos at_ns = 0;
 };

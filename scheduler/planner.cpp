@@ -286,21 +286,25 @@ std::optional<Placement> plan_placement(const StepProblem& problem, PlanEffort e
     if (resident) best.offer(*resident);
     if (best.placement && effort == PlanEffort::quick) return best.placement;
   }
-  if (!places.streamed && !places.cpu) return best.placement;
-  const std::span<const int> slot_choices(kSlotChoices.data(),
-                                          effort == PlanEffort::quick ? 1 : kSlotChoices.size());
-  PlacePermissions without_cpu = places;
-  without_cpu.cpu = false;
-  for (const int slots : slot_choices) {
-    const auto streaming = solve(problem, {.staging_slots = slots, .places = without_cpu});
-    if (streaming) best.offer(*streaming);
-    if (!places.cpu) continue;
-    const auto with_cpu = solve(problem, {.staging_slots = slots, .places = places});
-    if (!with_cpu) continue;
-    for (const double weight : kBlends)
-      if (streaming || weight == 1.0)
-        best.offer(streaming ? blend(*streaming, *with_cpu, weight) : *with_cpu);
+  if (places.streamed || places.cpu) {
+    const std::span<const int> slot_choices(kSlotChoices.data(),
+                                            effort == PlanEffort::quick ? 1 : kSlotChoices.size());
+    PlacePermissions without_cpu = places;
+    without_cpu.cpu = false;
+    for (const int slots : slot_choices) {
+      const auto streaming = solve(problem, {.staging_slots = slots, .places = without_cpu});
+      if (streaming) best.offer(*streaming);
+      if (!places.cpu) continue;
+      const auto with_cpu = solve(problem, {.staging_slots = slots, .places = places});
+      if (!with_cpu) continue;
+      for (const double weight : kBlends)
+        if (streaming || weight == 1.0)
+          best.offer(streaming ? blend(*streaming, *with_cpu, weight) : *with_cpu);
+    }
   }
+  // The programs keep room for rounding; without it the tightest form may still fit.
+  if (!best.placement)
+    if (const auto compact = most_compact(problem)) best.offer(*compact);
   return best.placement;
 }
 

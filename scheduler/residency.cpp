@@ -40,7 +40,6 @@ bool Residency::place(StepProblem& problem, const ComputeTimes& decode_compute) 
       roomy.device_budget_bytes = problem.device_budget_bytes;
       planned = plan_placement(roomy);
     }
-    if (!planned) planned = most_compact(problem);
     if (!planned || !placement_fits(problem, *planned)) return false;
     ++replans_;
     placement_ = *planned;

@@ -90,10 +90,9 @@ TEST(CheckingDevice, NamingARedZoneIsRejected) {
   EXPECT_EQ(checked.device.protect(memory.at(4090, 32)), Status::rejected);
 }
 
-// A device that reports a completion twice.
-class Stutter final : public Device {
+class Forwarding : public Device {
  public:
-  explicit Stutter(Device& inner) : inner_(inner) {}
+  explicit Forwarding(Device& inner) : inner_(inner) {}
   std::span<const QueueInfo> queues() const override { return inner_.queues(); }
   RegisteredSpace register_space(const SpaceInfo& info) override {
     return inner_.register_space(info);
@@ -101,20 +100,61 @@ class Stutter final : public Device {
   Submitted submit(QueueId queue, std::span<const Op> ops, std::span<const Ticket> after) override {
     return inner_.submit(queue, ops, after);
   }
-  std::optional<Completion> next_completion(Nanos timeout_ns) override {
-    if (again_) return std::exchange(again_, std::nullopt);
-    return again_ = inner_.next_completion(timeout_ns);
-  }
   Nanos now() const override { return inner_.now(); }
   Submitted import_event(EngineEvent event) override { return inner_.import_event(event); }
   Status export_event(Ticket ticket, EngineEvent event) override {
     return inner_.export_event(ticket, event);
   }
 
- private:
+ protected:
   Device& inner_;
+};
+
+// A device that reports a completion twice.
+class Stutter final : public Forwarding {
+ public:
+  using Forwarding::Forwarding;
+  std::optional<Completion> next_completion(Nanos timeout_ns) override {
+    if (again_) return std::exchange(again_, std::nullopt);
+    return again_ = inner_.next_completion(timeout_ns);
+  }
+
+ private:
   std::optional<Completion> again_;
 };
+
+// A device that reports the latest completion first.
+class LatestFirst final : public Forwarding {
+ public:
+  using Forwarding::Forwarding;
+  std::optional<Completion> next_completion(Nanos timeout_ns) override {
+    while (const auto completion = inner_.next_completion(timeout_ns)) held_.push_back(*completion);
+    if (held_.empty()) return std::nullopt;
+    const Completion last = held_.back();
+    held_.pop_back();
+    return last;
+  }
+
+ private:
+  std::vector<Completion> held_;
+};
+
+TEST(CheckingDevice, ACompletionVouchesForAllThatItsGroupWaitedFor) {
+  Sim sim;
+  LatestFirst latest_first(sim.device);
+  CheckingDevice checking(latest_first);
+  Memory memory(checking, 256);
+  const auto queue = [&](QueueKind kind) { return *find_queue(checking, kind); };
+  const std::vector<Op> write{Fill{memory.at(0, 64), 1}};
+  const Ticket first = checking.submit(queue(QueueKind::h2d), write, {}).ticket;
+  const std::vector<Ticket> after{first};
+  const Ticket second = checking.submit(queue(QueueKind::compute), {}, after).ticket;
+  ASSERT_EQ(checking.next_completion(kSecond)->ticket, second);
+  EXPECT_EQ(checking.submit(queue(QueueKind::d2h), write, {}).status, Status::ok)
+      << checking.findings().at(0).message;
+  EXPECT_EQ(drain(checking).size(), 2u);
+  EXPECT_TRUE(checking.findings().empty());
+}
 
 TEST(CheckingDevice, ACompletionReportedTwiceIsFound) {
   Sim sim;

@@ -115,6 +115,17 @@ TYPED_TEST(DeviceConformance, TheDefaultTicketIsDone) {
   EXPECT_EQ(drain(this->device).size(), 1u);
 }
 
+TYPED_TEST(DeviceConformance, ManyFailuresDoNotHideTheLatest) {
+  Memory memory(this->device, 64);
+  Ticket failed;
+  for (int i = 0; i < 1100; ++i) {
+    failed = this->submit_ok(QueueKind::host, {Verify{memory.at(16, 16), memory.at(32, 8)}});
+    EXPECT_EQ(drain(this->device).at(0).status, Status::checksum);
+  }
+  const Ticket late = this->submit_ok(QueueKind::compute, {Fill{memory.at(0, 8), 1}}, {failed});
+  EXPECT_EQ(outcome(drain(this->device), late), Status::cancelled);
+}
+
 TYPED_TEST(DeviceConformance, ACollectedTicketIsStillGoodToWaitFor) {
   const Ticket old = this->submit_ok(QueueKind::compute, {});
   for (int i = 0; i < 600; ++i) {

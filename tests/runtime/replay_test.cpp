@@ -355,6 +355,19 @@ TEST(Replay, AnImageShownAgainIsNotComputedAgain) {
   }
 }
 
+TEST(Replay, AReusedImageIsNotEncodedAgain) {
+  const auto vision_ns = [](std::uint64_t second_image) {
+    const Trace trace = TraceBuilder()
+                            .add(0, {image(1800, 7), text(100)}, 4)
+                            .add(10 * kSecond, {image(1800, second_image), text(100)}, 4)
+                            .trace();
+    HardwareProfile bench = machine();
+    bench.gpu.flops_16bit.value = 5e12;
+    return run(trace, config(model(), bench, policy("fp16-offload"))).totals.vision_ns;
+  };
+  EXPECT_EQ(vision_ns(8), 2 * vision_ns(7));
+}
+
 TEST(Replay, NothingIsReusedWithoutIdsOrWithoutAHost) {
   const Trace unnamed = TraceBuilder()
                             .add(0, {image(1800), text(100)}, 4)
@@ -393,6 +406,36 @@ TEST(Replay, AWhollyKnownPromptComputesItsLastToken) {
   EXPECT_EQ(result.outcomes[1].reused_tokens, 1899);
   EXPECT_EQ(result.totals.prefill_tokens, 1901);
   EXPECT_EQ(result.outcomes[1].output_tokens, 4);
+}
+
+// --- what one batch leaves behind
+
+TEST(Replay, ABurstThatHasGoneLeavesNoCompressionBehind) {
+  TraceBuilder alone, after_burst;
+  for (int i = 0; i < 30; ++i) after_burst.add(0, {image(576), text(200)}, 50);
+  for (TraceBuilder* builder : {&alone, &after_burst})
+    builder->add(100 * kSecond, {image(576), text(200)}, 50);
+  for (const char* name : {"uniform-int4", "text-centric"}) {
+    SCOPED_TRACE(name);
+    const auto last = [&](const TraceBuilder& builder) {
+      const ReplayResult result = run(builder.trace(), config(model(), machine(), policy(name)));
+      EXPECT_TRUE(builder.trace().requests.size() == 1 || result.totals.kv_element_bits < 15);
+      const RequestOutcome& outcome = result.outcomes.back();
+      return std::pair(outcome.first_token_ns - outcome.arrival_ns,
+                       outcome.finish_ns - outcome.arrival_ns);
+    };
+    EXPECT_EQ(last(after_burst), last(alone));
+  }
+}
+
+TEST(Replay, APromptInChunksAttendsToItsEarlierChunks) {
+  const Trace trace = TraceBuilder().add(0, {text(8000)}, 1).trace();
+  const auto gpu_ns = [&](Tokens max_step_tokens) {
+    ReplayConfig made = config(model(), machine(model(), kGiB), policy("fp16-resident"));
+    made.limits.max_step_tokens = max_step_tokens;
+    return run(trace, made).totals.gpu_busy_ns;
+  };
+  EXPECT_GT(gpu_ns(500), gpu_ns(8000)) << "the same pairs of tokens, and weights read more often";
 }
 
 // --- load

@@ -195,11 +195,11 @@ TEST(Planner, FindsAPlanWhereTheMostCompactFormFits) {
     ASSERT_EQ(compact.has_value(), can_fit(random.problem));
     if (!compact) continue;
     ASSERT_NO_FATAL_FAILURE(expect_sound(random.problem, *compact));
-    // Room to round: four tokens of each group.
-    const Bytes room = 3 * 4 * 6 * 2048;
-    random.problem.device_budget_bytes += room;
-    random.problem.host_budget_bytes += room;
-    ASSERT_TRUE(plan_placement(random.problem));
+    for (const PlanEffort effort : {PlanEffort::quick, PlanEffort::thorough}) {
+      const auto planned = plan_placement(random.problem, effort);
+      ASSERT_TRUE(planned);
+      ASSERT_NO_FATAL_FAILURE(expect_sound(random.problem, *planned));
+    }
   }
 }
 

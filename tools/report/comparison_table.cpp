@@ -126,6 +126,7 @@ std::string comparison_table(const Report& report) {
     table.add_row(cells);
   }
   out += table.str() + "\n" + notes(report);
+  if (report.slo.any()) out += "good/s: requests a second that met every objective of --slo.\n";
   for (const Baseline& baseline : baselines)
     out += fmt::format("TTFT/{0}, TPOT/{0}: how many times shorter the mean is than under {1}.\n",
                        baseline.title, baseline.policy);
