@@ -1,6 +1,7 @@
 #include "offload/sim_device.hpp"
 
 #include <algorithm>
+#include <array>
 
 #include "kernels/effects.hpp"
 
@@ -48,12 +49,18 @@ std::optional<Completion> SimDevice::next_completion(Nanos timeout_ns) {
 }
 
 void SimDevice::start_fronts() {
+  // All that start now run before the first is timed: directions of the link slow each other down.
+  std::array<bool, kMaxQueues> starts{};
   for (std::size_t q = 0; q < lanes_.size(); ++q) {
-    Lane& lane = lanes_[q];
-    if (lane.runs) continue;
     const GroupBook::Front front = book_.front(q);
-    if (front == GroupBook::Front::none || front == GroupBook::Front::waits) continue;
-    lane.runs = true;
+    starts[q] =
+        !lanes_[q].runs && front != GroupBook::Front::none && front != GroupBook::Front::waits;
+    lanes_[q].runs |= starts[q];
+  }
+  for (std::size_t q = 0; q < lanes_.size(); ++q) {
+    if (!starts[q]) continue;
+    Lane& lane = lanes_[q];
+    const GroupBook::Front front = book_.front(q);
     lane.op = 0;
     const Nanos start_ns = std::max(lane.free_ns, book_.front_group(q).ready_ns);
     if (front == GroupBook::Front::must_cancel || book_.front_group(q).ops == 0) {

@@ -12,7 +12,7 @@ using namespace small_world;
 
 class StepTimerTest : public testing::Test {
  protected:
-  // 1,000 tokens decoded by 8 sequences; `streamed` of them come over the link in every step.
+  // 1,000 tokens decoded by 8 sequences; a share of them comes over the link in every step.
   StepTimerTest() { problem_.compute = cost_.compute({.decode_tokens = 8, .sampled_tokens = 8}); }
   static Placement streaming(double streamed) {
     Placement placement;
@@ -55,8 +55,12 @@ TEST_F(StepTimerTest, WhatIsLoadedForAStepIsNotThereBefore) {
   const Transfers load{.to_device_bytes = 64 * kMiB};
   const Nanos alone = duration(timer_.run(problem_, streaming(0), {}));
   const StepRecord loading = timer_.run(problem_, streaming(0), load);
-  const Nanos copy_ns = cost_.h2d_ns(load.to_device_bytes, CostModel::piece_bytes(4096));
-  EXPECT_GE(duration(loading), copy_ns) << "it cannot have begun with the step before";
+  const Nanos copy_ns =
+      cost_.h2d_ns(load.to_device_bytes, CostModel::piece_bytes(demand_.high_bytes()));
+  const ComputeTimes& compute = problem_.compute;
+  EXPECT_GE(duration(loading) + model_.layers,  // each layer's part is rounded
+            copy_ns + compute.after_attention_ns + compute.step_ns)
+      << "it cannot have begun with the step before";
   EXPECT_LT(duration(loading), copy_ns + alone) << "but it overlaps its own step";
   EXPECT_EQ(loading.h2d_bytes, load.to_device_bytes);
 }
@@ -65,7 +69,8 @@ TEST_F(StepTimerTest, WhatLeavesTheGpuDelaysTheStepAfterNext) {
   const Transfers leave{.to_host_bytes = 256 * kMiB};
   const Nanos alone = duration(timer_.run(problem_, streaming(0), {}));
   EXPECT_EQ(duration(timer_.run(problem_, streaming(0), leave)), alone);
-  const Nanos left_ns = alone + cost_.d2h_ns(leave.to_host_bytes, CostModel::piece_bytes(4096));
+  const Nanos left_ns =
+      alone + cost_.d2h_ns(leave.to_host_bytes, CostModel::piece_bytes(demand_.high_bytes()));
   EXPECT_EQ(timer_.run(problem_, streaming(0), {}).begin_ns, 2 * alone);
   const StepRecord waiting = timer_.run(problem_, streaming(0), {});
   EXPECT_NEAR(static_cast<double>(waiting.begin_ns), static_cast<double>(left_ns),
