@@ -23,6 +23,15 @@ Nanos scaled_arrival_ns(const Request& request, double rate_scale) {
   return static_cast<Nanos>(std::llround(static_cast<double>(request.arrival_ns) / rate_scale));
 }
 
+// Of the running sequences: KV at the end of a step, and with whole prompts.
+struct BatchTokens {
+  GroupTokens held{}, reserved{};
+};
+
+void add(GroupTokens& to, const GroupTokens& tokens) {
+  for (std::size_t g = 0; g < to.size(); ++g) to[g] += tokens[g];
+}
+
 }  // namespace
 
 class Replay::Impl {
@@ -93,16 +102,18 @@ class Replay::Impl {
     return can_fit(demand_.problem(tokens));
   }
 
-  void admit(GroupTokens reserved) {
+  void admit(BatchTokens& batch) {
     while (const Sequence* candidate = batcher_.candidate()) {
-      GroupTokens with = reserved;
+      GroupTokens with = batch.reserved;
       demand_.add(with, *candidate, candidate->reserved_tokens());
-      if (!may_join(reserved, with, *candidate)) return;
+      if (!may_join(batch.reserved, with, *candidate)) return;
       recorder_.scheduled(candidate->request, now_ns_);
       const ReuseCache::Prefix prefix = reusable_prefix(*candidate);
       batcher_.admit(prefix.tokens);
       take_over(prefix);
-      reserved = with;
+      batch.reserved = with;
+      const Sequence& joined = batcher_.running().back();
+      demand_.add(batch.held, joined, joined.held_tokens());
     }
   }
 
@@ -181,23 +192,23 @@ class Replay::Impl {
       return true;
     }
     batcher_.begin_step();
-    GroupTokens reserved = reserved_tokens();
-    while (batcher_.running().size() > 1 && !can_fit(problem_of(reserved))) {
-      preempt();
-      reserved = reserved_tokens();
+    BatchTokens batch = batch_tokens();
+    while (batcher_.running().size() > 1 && !can_fit(problem_of(batch.reserved))) {
+      preempt(batch.held);
+      batch = batch_tokens();
     }
-    admit(reserved);
-    StepProblem problem = problem_of(held_tokens());
+    admit(batch);
+    StepProblem problem = problem_of(batch.held);
     while (!residency_.place(problem, decode_compute())) {
-      preempt();
-      problem = problem_of(held_tokens());
+      preempt(batch.held);
+      batch = batch_tokens();
+      problem = problem_of(batch.held);
     }
     run(problem);
     return true;
   }
 
-  void preempt() {
-    const GroupTokens before = held_tokens();
+  void preempt(const GroupTokens& before) {
     GroupTokens left{};
     const Sequence& youngest = batcher_.running().back();
     demand_.add(left, youngest, youngest.held_tokens());
@@ -265,18 +276,19 @@ class Replay::Impl {
 
   // --- sums over sequences
 
-  GroupTokens held_tokens() const {
-    GroupTokens tokens{};
-    for (const Sequence& sequence : batcher_.running())
-      demand_.add(tokens, sequence, sequence.held_tokens());
-    return tokens;
-  }
-
-  GroupTokens reserved_tokens() const {
-    GroupTokens tokens{};
-    for (const Sequence& sequence : batcher_.running())
-      demand_.add(tokens, sequence, sequence.reserved_tokens());
-    return tokens;
+  BatchTokens batch_tokens() const {
+    BatchTokens batch;
+    for (const Sequence& sequence : batcher_.running()) {
+      GroupTokens held{};
+      demand_.add(held, sequence, sequence.held_tokens());
+      add(batch.held, held);
+      if (sequence.decoding()) {  // its prompt is there
+        add(batch.reserved, held);
+      } else {
+        demand_.add(batch.reserved, sequence, sequence.reserved_tokens());
+      }
+    }
+    return batch;
   }
 
   StepProblem problem_of(const GroupTokens& tokens) const {

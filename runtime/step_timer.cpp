@@ -32,12 +32,8 @@ StepRecord StepTimer::run(const StepProblem& problem, const Placement& placement
     for (LayerTimes& layer : times)
       layer.copy_ns = static_cast<Nanos>(static_cast<double>(layer.copy_ns) * stretch);
   }
-  layers_.resize(static_cast<std::size_t>(problem.layers));
-  for (int l = 0; l < problem.layers; ++l) {
-    LayerTimes& layer = layers_[static_cast<std::size_t>(l)];
-    layer = times[static_cast<std::size_t>(problem.kind_of(l))];
-    layer.copy_ns += load_ns / problem.layers;
-  }
+  auto layers = in_order(problem, times);
+  for (LayerTimes& layer : layers) layer.copy_ns += load_ns / problem.layers;
 
   // Prefetch reaches back into the step before, no further; what is loaded for this step alone
   // starts with it. And what left the GPU two steps ago must be gone before its room is used again.
@@ -45,7 +41,7 @@ StepRecord StepTimer::run(const StepProblem& problem, const Placement& placement
   const Nanos earliest_ns = load_ns > 0 ? pipeline_.gpu_free_ns : previous_begin_ns_;
   pipeline_.link_free_ns = std::max(pipeline_.link_free_ns, earliest_ns);
   const StepTiming timing =
-      run_step(pipeline_, layers_, problem.compute.step_ns + cost.encode_ns(transfers.encode_bytes),
+      run_step(pipeline_, layers, problem.compute.step_ns + cost.encode_ns(transfers.encode_bytes),
                cost.handover_ns(), placement.staging_slots);
   previous_begin_ns_ = timing.begin_ns;
   d2h_before_ns_ = d2h_free_ns_;

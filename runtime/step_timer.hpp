@@ -2,8 +2,6 @@
 // direction of the link.
 #pragma once
 
-#include <vector>
-
 #include "runtime/replay_result.hpp"
 #include "scheduler/placement.hpp"
 #include "scheduler/step_recurrence.hpp"
@@ -34,7 +32,6 @@ class StepTimer {
   Nanos previous_begin_ns_ = 0;
   Nanos d2h_free_ns_ = 0;
   Nanos d2h_before_ns_ = 0;  // when the device-to-host traffic of the step before last is done
-  std::vector<LayerTimes> layers_;
 };
 
 }  // namespace modalkv

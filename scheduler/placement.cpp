@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <vector>
 
 namespace modalkv {
 namespace {
@@ -131,6 +130,16 @@ std::array<LayerTimes, kLayerKinds> layer_times(const StepProblem& problem,
   return times;
 }
 
+std::array<LayerTimes, 3> in_order(const StepProblem& problem,
+                                   const std::array<LayerTimes, kLayerKinds>& times) {
+  const LayerTimes& held = times[index(LayerKind::held_high)];
+  std::array<LayerTimes, 3> layers{held, times[index(LayerKind::planned)], held};
+  layers[0].layers = std::min(problem.layers, problem.policy->high_first_layers);
+  layers[1].layers = problem.layers_of(LayerKind::planned);
+  layers[2].layers = problem.layers - layers[0].layers - layers[1].layers;
+  return layers;
+}
+
 namespace {
 
 // Of the most compact form: how much of it goes to the host. Nothing where it does not fit.
@@ -199,11 +208,8 @@ Bytes streamed_bytes(const StepProblem& problem, const LayerLoads& loads) {
 
 Nanos steady_step_ns(const StepProblem& problem, const Placement& placement) {
   const auto times = layer_times(problem, layer_loads(problem, placement));
-  std::vector<LayerTimes> layers(static_cast<std::size_t>(problem.layers));
-  for (int l = 0; l < problem.layers; ++l)
-    layers[static_cast<std::size_t>(l)] = times[index(problem.kind_of(l))];
-  return steady_step_ns(layers, problem.compute.step_ns, problem.cost->handover_ns(),
-                        placement.staging_slots);
+  return steady_step_ns(in_order(problem, times), problem.compute.step_ns,
+                        problem.cost->handover_ns(), placement.staging_slots);
 }
 
 }  // namespace modalkv

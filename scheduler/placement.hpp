@@ -96,9 +96,12 @@ MemoryUse memory_use(const StepProblem& problem, const LayerLoads& loads, int st
 bool fits(const StepProblem& problem, const MemoryUse& use);
 bool placement_fits(const StepProblem& problem, const Placement& placement);
 
-/// Durations of the layers of one kind.
+/// Durations of a layer of each kind.
 std::array<LayerTimes, kLayerKinds> layer_times(const StepProblem& problem,
                                                 const LayerLoads& loads);
+/// The step's layers from first to last: held ones, planned ones, held ones.
+std::array<LayerTimes, 3> in_order(const StepProblem& problem,
+                                   const std::array<LayerTimes, kLayerKinds>& times);
 
 /// The placement that needs the least GPU memory: everything as compact as permitted, as much on
 /// the host as it holds. Nothing where even that does not fit.

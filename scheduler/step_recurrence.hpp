@@ -1,5 +1,5 @@
 // The exact time of a step: the longest path over link, CPU and GPU with a ring of staging slots.
-// O(layers).
+// O(layers), O(1) where nothing is streamed and the CPU attends to nothing.
 //
 // Layer l: its streamed KV is copied into a slot once the link is free and the slot's last reader
 // is done, up to `slots` layers ahead and across the end of a step; queries exist after `before`;
@@ -16,7 +16,7 @@ namespace modalkv {
 
 inline constexpr int kMaxStagingSlots = 8;
 
-/// Durations of one layer of a step.
+/// Durations of one layer of a step, or of each of several alike in a row.
 struct LayerTimes {
   Nanos before_attention_ns = 0;
   Nanos attend_resident_ns = 0;  ///< resident KV and the chunk's own tokens
@@ -24,6 +24,7 @@ struct LayerTimes {
   Nanos after_attention_ns = 0;
   Nanos copy_ns = 0;  ///< host to device, into the slot; 0: nothing streamed
   Nanos cpu_ns = 0;   ///< CPU attention; 0: none
+  int layers = 1;     ///< in a row
 };
 
 /// When each processor is next free, in absolute virtual time. Carried from step to step.
