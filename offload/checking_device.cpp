@@ -34,7 +34,7 @@ std::string conflict(const Op& a, const Op& b) {
 
 }  // namespace
 
-CheckingDevice::CheckingDevice(Device& inner) : inner_(inner) {}
+CheckingDevice::CheckingDevice(Device& inner) : ForwardingDevice(inner) {}
 
 RegisteredSpace CheckingDevice::register_space(const SpaceInfo& info) {
   const RegisteredSpace registered = inner_.register_space(info);

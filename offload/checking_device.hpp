@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "offload/device.hpp"
+#include "offload/forwarding_device.hpp"
 
 namespace modalkv {
 
@@ -28,10 +28,9 @@ struct Finding {
 /// collected before its submission.
 ///
 /// A submission with a finding is `rejected`, nothing of it reaches the inner device. Destinations
-/// are filled with kPoison when an operation begins. The inner device must outlive this one and be
-/// used through it alone. Operations per queue are doubled by the poison. For tests and debugging:
-/// a submission costs time proportional to the operations in flight.
-class CheckingDevice final : public Device {
+/// are filled with kPoison when an operation begins; that doubles the operations in a queue. For
+/// tests and debugging: a submission costs time proportional to the operations in flight.
+class CheckingDevice final : public ForwardingDevice {
  public:
   static constexpr std::uint8_t kPoison = 0xdb;
   static constexpr std::size_t kMaxFindings = 100;
@@ -45,15 +44,9 @@ class CheckingDevice final : public Device {
   /// The first kMaxFindings of them.
   const std::vector<Finding>& findings() const { return findings_; }
 
-  std::span<const QueueInfo> queues() const override { return inner_.queues(); }
   RegisteredSpace register_space(const SpaceInfo& info) override;
   Submitted submit(QueueId queue, std::span<const Op> ops, std::span<const Ticket> after) override;
   std::optional<Completion> next_completion(Nanos timeout_ns) override;
-  Nanos now() const override { return inner_.now(); }
-  Submitted import_event(EngineEvent event) override { return inner_.import_event(event); }
-  Status export_event(Ticket ticket, EngineEvent event) override {
-    return inner_.export_event(ticket, event);
-  }
 
  private:
   /// For each queue the number of its newest group that is known to have ended.
@@ -69,7 +62,6 @@ class CheckingDevice final : public Device {
   bool ordered(const Group& group);
   void check_red_zones(Ticket after);
 
-  Device& inner_;
   std::vector<SpaceInfo> spaces_;
   std::vector<Bytes> space_bytes_;
   std::vector<Address> red_zones_;

@@ -12,7 +12,7 @@ constexpr std::uint8_t kGarbage = 0x5e;
 }  // namespace
 
 FaultDevice::FaultDevice(Device& inner, const FaultPlan& plan)
-    : inner_(inner), plan_(plan), random_(plan.seed) {}
+    : ForwardingDevice(inner), plan_(plan), random_(plan.seed) {}
 
 RegisteredSpace FaultDevice::register_space(const SpaceInfo& info) {
   const RegisteredSpace registered = inner_.register_space(info);

@@ -7,7 +7,7 @@
 #include <set>
 #include <vector>
 
-#include "offload/device.hpp"
+#include "offload/forwarding_device.hpp"
 
 namespace modalkv {
 
@@ -26,23 +26,16 @@ struct FaultCounts {
   std::uint64_t busy = 0, fail = 0, corrupt = 0, overrun = 0, late = 0, lost = 0;
 };
 
-/// The inner device must outlive this one and be used through it alone.
-class FaultDevice final : public Device {
+class FaultDevice final : public ForwardingDevice {
  public:
   FaultDevice(Device& inner, const FaultPlan& plan);
 
   /// What has been injected so far.
   const FaultCounts& injected() const { return injected_; }
 
-  std::span<const QueueInfo> queues() const override { return inner_.queues(); }
   RegisteredSpace register_space(const SpaceInfo& info) override;
   Submitted submit(QueueId queue, std::span<const Op> ops, std::span<const Ticket> after) override;
   std::optional<Completion> next_completion(Nanos timeout_ns) override;
-  Nanos now() const override { return inner_.now(); }
-  Submitted import_event(EngineEvent event) override { return inner_.import_event(event); }
-  Status export_event(Ticket ticket, EngineEvent event) override {
-    return inner_.export_event(ticket, event);
-  }
 
  private:
   enum class Fault : std::uint8_t { none, busy, fail, corrupt, overrun, late, lost };
@@ -54,7 +47,6 @@ class FaultDevice final : public Device {
   std::vector<Op> garbage(std::span<const Op> ops) const;
   std::vector<Op> spoiled(std::span<const Op> ops, Fault fault) const;
 
-  Device& inner_;
   FaultPlan plan_;
   std::mt19937_64 random_;
   std::vector<Bytes> space_bytes_;

@@ -90,30 +90,10 @@ TEST(CheckingDevice, NamingARedZoneIsRejected) {
   EXPECT_EQ(checked.device.protect(memory.at(4090, 32)), Status::rejected);
 }
 
-class Forwarding : public Device {
- public:
-  explicit Forwarding(Device& inner) : inner_(inner) {}
-  std::span<const QueueInfo> queues() const override { return inner_.queues(); }
-  RegisteredSpace register_space(const SpaceInfo& info) override {
-    return inner_.register_space(info);
-  }
-  Submitted submit(QueueId queue, std::span<const Op> ops, std::span<const Ticket> after) override {
-    return inner_.submit(queue, ops, after);
-  }
-  Nanos now() const override { return inner_.now(); }
-  Submitted import_event(EngineEvent event) override { return inner_.import_event(event); }
-  Status export_event(Ticket ticket, EngineEvent event) override {
-    return inner_.export_event(ticket, event);
-  }
-
- protected:
-  Device& inner_;
-};
-
 // A device that reports a completion twice.
-class Stutter final : public Forwarding {
+class Stutter final : public ForwardingDevice {
  public:
-  using Forwarding::Forwarding;
+  explicit Stutter(Device& inner) : ForwardingDevice(inner) {}
   std::optional<Completion> next_completion(Nanos timeout_ns) override {
     if (again_) return std::exchange(again_, std::nullopt);
     return again_ = inner_.next_completion(timeout_ns);
@@ -124,9 +104,9 @@ class Stutter final : public Forwarding {
 };
 
 // A device that reports the latest completion first.
-class LatestFirst final : public Forwarding {
+class LatestFirst final : public ForwardingDevice {
  public:
-  using Forwarding::Forwarding;
+  explicit LatestFirst(Device& inner) : ForwardingDevice(inner) {}
   std::optional<Completion> next_completion(Nanos timeout_ns) override {
     while (const auto completion = inner_.next_completion(timeout_ns)) held_.push_back(*completion);
     if (held_.empty()) return std::nullopt;
