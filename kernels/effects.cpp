@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "kernels/checksum.hpp"
+#include "kernels/page_codec.hpp"
 
 namespace modalkv {
 namespace {
@@ -30,7 +31,18 @@ class Effects {
     std::memcpy(&expected, at(verify.expected), sizeof(expected));
     return checksum({at(verify.of), size(verify.of)}) == expected ? Status::ok : Status::checksum;
   }
-  Status operator()(const Encode&) const { return Status::unsupported; }
+  Status operator()(const Encode& encode) const {
+    const PageShape& shape = encode.shape;
+    const auto rows = [&](const Address& address) {
+      return Rows{reinterpret_cast<const std::uint16_t*>(at(address)),
+                  std::int64_t{shape.kv_heads} * shape.head_dim, shape.head_dim, encode.input};
+    };
+    const PageTrailer trailer{encode.content, encode.generation,
+                              static_cast<std::uint32_t>(encode.tokens)};
+    return encode_page(shape, rows(encode.keys), rows(encode.values), trailer,
+                       {encode.key_scale, encode.value_scale}, {at(encode.page), size(encode.page)})
+        .status;
+  }
   Status operator()(const Attend&) const { return Status::unsupported; }
   Status operator()(const Merge&) const { return Status::unsupported; }
   Status operator()(const EngineWork&) const { return Status::unsupported; }

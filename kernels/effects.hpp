@@ -16,9 +16,10 @@ using SpaceMemory = std::span<std::byte* const>;
 /// the spaces, and nobody else may touch what it accesses meanwhile.
 ///   ok           done
 ///   checksum     Verify found other bytes
-///   unsupported  nothing was done: Encode, Attend and Merge have no host kernels yet, EngineWork
-///   is
-///                the engine's
+///   rejected     Encode met an element that is not finite or beyond the format; the page's bytes
+///                are undefined
+///   unsupported  nothing was done: Attend and Merge have no host kernels yet, EngineWork is the
+///                engine's
 /// Allocates nothing.
 Status perform(const Op& op, SpaceMemory memory);
 

@@ -21,6 +21,8 @@ struct ShapeCheck {
   }
   const char* operator()(const Encode& encode) const {
     const PageShape& shape = encode.shape;
+    if (!is_page(shape)) return "no page has this shape";
+    if (payload_bits(encode.input) != 16) return "its rows are not of 16-bit numbers";
     const Bytes rows_bytes = encode.tokens * shape.kv_heads * shape.head_dim * 2;
     if (encode.tokens < 1 || encode.tokens > shape.tokens) return "tokens do not fit the page";
     if (encode.page.bytes != page_bytes(shape)) return "the page's bytes are not its shape's";
@@ -29,6 +31,7 @@ struct ShapeCheck {
   }
   const char* operator()(const Attend& attend) const {
     const PageShape& shape = attend.shape;
+    if (!is_page(shape)) return "no page has this shape";
     const std::int64_t rows = std::int64_t{attend.query_tokens} * attend.query_heads;
     if (attend.tokens < 1 || rows < 1 || shape.tokens < 1) return "no tokens or no queries";
     if (attend.page_table.bytes != divide_up(attend.tokens, shape.tokens) * kPageTableEntryBytes)

@@ -12,6 +12,7 @@
 #include <variant>
 
 #include "modalkv/page.hpp"
+#include "modalkv/token.hpp"
 #include "modalkv/units.hpp"
 
 namespace modalkv {
@@ -55,11 +56,16 @@ struct Verify {
   Address of, expected;
 };
 
-/// 16-bit rows [tokens, kv_heads, head_dim] of K and of V become one page.
+/// 16-bit rows [tokens, kv_heads, head_dim] of K and of V become one page with its checksum. Ends
+/// in Status::rejected where an element is not finite or beyond the format.
 struct Encode {
   Address keys, values, page;
   PageShape shape{};
   Tokens tokens = 0;  ///< in [1, shape.tokens]: the last page of a sequence may be partial
+  NumberFormat input = NumberFormat::fp16;  ///< of the rows: fp16 or bf16
+  float key_scale = 1, value_scale = 1;     ///< of formats without a stored scale
+  ContentId content{};
+  std::uint64_t generation = 0;
 };
 
 /// Attention of 16-bit queries [query_tokens, query_heads, head_dim] over the first `tokens` tokens

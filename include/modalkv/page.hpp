@@ -23,6 +23,36 @@ struct PageShape {
   friend constexpr bool operator==(const PageShape&, const PageShape&) = default;
 };
 
+/// Whether an element format can be stored: integers have a scale, 16-bit numbers nothing beside
+/// them.
+constexpr bool is_storable(const ElementFormat& format) {
+  const auto few = [](int bytes) { return bytes >= 0 && bytes <= 2; };
+  if (!few(format.scale_bytes) || !few(format.zero_bytes) || format.group < 0) return false;
+  switch (format.number) {
+    case NumberFormat::fp16:
+    case NumberFormat::bf16:
+      return format.scale_bytes == 0 && format.zero_bytes == 0 && !format.per_channel;
+    case NumberFormat::int8:
+    case NumberFormat::int4:
+    case NumberFormat::int2:
+      return format.scale_bytes > 0;
+    case NumberFormat::fp8_e4m3:
+      return format.zero_bytes == 0;
+    case NumberFormat::nvfp4:
+    case NumberFormat::mxfp4:
+      return format.scale_bytes == 1 && format.zero_bytes == 0;
+  }
+  return false;
+}
+
+/// Whether there are pages of this shape: whole tiles of 16 tokens and 16 channels.
+constexpr bool is_page(const PageShape& shape) {
+  return shape.tokens >= 16 && shape.tokens <= 4096 && shape.tokens % 16 == 0 &&
+         shape.kv_heads >= 1 && shape.kv_heads <= 1024 && shape.head_dim >= 16 &&
+         shape.head_dim <= 1024 && shape.head_dim % 16 == 0 && is_storable(shape.format.key) &&
+         is_storable(shape.format.value);
+}
+
 /// Per-channel metadata of K or V of a whole page.
 constexpr Bytes page_metadata_bytes(const ElementFormat& format, const PageShape& shape) {
   if (!format.per_channel)

@@ -6,6 +6,8 @@
 #include <thread>
 
 #include "kernels/checksum.hpp"
+#include "kernels/number.hpp"
+#include "kernels/page_codec.hpp"
 #include "tests/offload/devices.hpp"
 
 namespace modalkv {
@@ -227,14 +229,36 @@ TYPED_TEST(DeviceConformance, AFailureStopsItsGroupAndCancelsWhatWaitsForIt) {
   EXPECT_EQ(outcome(drain(this->device), late), Status::cancelled) << "failures are remembered";
 }
 
-TYPED_TEST(DeviceConformance, SaysWhatItDoesNotSupport) {
+TYPED_TEST(DeviceConformance, EncodesPagesOrSaysThatItCannot) {
   Memory memory(this->device, kMiB);
-  const PageShape shape{.tokens = 16, .kv_heads = 2, .head_dim = 64, .format = both(fp16())};
-  const Bytes rows = 16 * 2 * 64 * 2;
-  const Ticket encode = this->submit_ok(
-      QueueKind::compute, {Encode{memory.at(0, rows), memory.at(rows, rows),
-                                  memory.at(2 * rows, page_bytes(shape)), shape, 16}});
-  EXPECT_EQ(outcome(drain(this->device), encode), Status::unsupported);
+  const PageShape shape{
+      .tokens = 16, .kv_heads = 2, .head_dim = 64, .format = {fp16(), int4_token_head()}};
+  const Bytes rows = 13 * 2 * 64 * 2;
+  auto* elements = reinterpret_cast<std::uint16_t*>(memory.bytes().data());
+  for (std::uint16_t i = 0; i < rows; ++i) elements[i] = i;  // both tensors, small numbers
+  const Encode encode{memory.at(0, rows), memory.at(rows, rows),
+                      memory.at(2 * rows, page_bytes(shape)), shape, 13};
+  this->submit_ok(QueueKind::compute, {encode});
+  EXPECT_EQ(drain(this->device).at(0).status, Status::ok);
+  const auto page =
+      std::as_bytes(std::span(memory.bytes()))
+          .subspan(static_cast<std::size_t>(2 * rows), static_cast<std::size_t>(page_bytes(shape)));
+  EXPECT_EQ(verify_page(shape, page), Status::ok);
+  std::vector<float> keys(13 * 2 * 64);
+  decode_keys(shape, page, {}, keys);
+  for (std::size_t i = 0; i < keys.size(); ++i)
+    ASSERT_EQ(keys[i], from_fp16(static_cast<std::uint16_t>(i)));
+  elements[12 * 128] = 0x7c00;
+  const Ticket infinite = this->submit_ok(QueueKind::compute, {encode});
+  EXPECT_EQ(outcome(drain(this->device), infinite), Status::rejected);
+}
+
+TYPED_TEST(DeviceConformance, SaysWhatItDoesNotSupport) {
+  Memory memory(this->device, 4096);
+  const Bytes part = partial_bytes(2, 64);
+  const Ticket merge = this->submit_ok(
+      QueueKind::compute, {Merge{memory.at(0, 2 * part), memory.at(2 * part, part), 2, 2, 64}});
+  EXPECT_EQ(outcome(drain(this->device), merge), Status::unsupported);
 }
 
 TYPED_TEST(DeviceConformance, EngineWorkExistsInVirtualTimeOnly) {

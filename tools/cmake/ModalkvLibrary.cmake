@@ -38,5 +38,7 @@ function(modalkv_layer layer)
   add_library(modalkv_${layer} OBJECT ${sources})
   target_include_directories(modalkv_${layer} PUBLIC ${PROJECT_SOURCE_DIR})
   target_link_libraries(modalkv_${layer} PUBLIC modalkv_headers fmt::fmt Threads::Threads)
+  # Every rounding as written: the same page bytes and digests on every processor.
+  target_compile_options(modalkv_${layer} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off>)
   target_sources(modalkv PRIVATE $<TARGET_OBJECTS:modalkv_${layer}>)
 endfunction()

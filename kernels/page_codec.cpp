@@ -1,0 +1,214 @@
+#include "kernels/page_codec.hpp"
+
+#include <cmath>
+#include <cstring>
+
+#include "kernels/checksum.hpp"
+#include "kernels/quantizer.hpp"
+
+namespace modalkv {
+namespace {
+
+template <typename T>
+T load(std::span<const std::byte> page, Bytes at) {
+  T value;
+  std::memcpy(&value, page.data() + at, sizeof(value));
+  return value;
+}
+
+template <typename T>
+void store(std::span<std::byte> page, Bytes at, T value) {
+  std::memcpy(page.data() + at, &value, sizeof(value));
+}
+
+std::uint16_t load_metadata(std::span<const std::byte> page, Bytes at, int bytes) {
+  if (bytes == 0) return 0;
+  return bytes == 2 ? load<std::uint16_t>(page, at) : load<std::uint8_t>(page, at);
+}
+
+void store_metadata(std::span<std::byte> page, Bytes at, int bytes, std::uint16_t value) {
+  if (bytes == 2) store(page, at, value);
+  if (bytes == 1) store(page, at, static_cast<std::uint8_t>(value));
+}
+
+// K or V of one head of a page.
+class SideView {
+ public:
+  SideView(const PageLayout& layout, bool values, int head)
+      : layout_(layout),
+        format_(values ? layout.shape().format.value : layout.shape().format.key),
+        values_(values),
+        head_(head),
+        metadata_(values ? layout.value_metadata(head) : layout.key_metadata(head)) {}
+
+  const ElementFormat& format() const { return format_; }
+  ElementPlace place(Tokens token, int dim) const {
+    return values_ ? layout_.value(head_, token, dim) : layout_.key(head_, token, dim);
+  }
+  Bytes scale(Tokens token, int dim) const {
+    return metadata_ + layout_.scale(format_, token, dim);
+  }
+  Bytes zero(Tokens token, int dim) const { return metadata_ + layout_.zero(format_, token, dim); }
+
+ private:
+  const PageLayout& layout_;
+  ElementFormat format_;
+  bool values_;
+  int head_;
+  Bytes metadata_;
+};
+
+// Calls `function(first_token, first_dim, tokens, dims)` for each group of the tokens in use, until
+// it returns false.
+template <typename Function>
+bool for_each_group(const PageShape& shape, const ElementFormat& format, Tokens tokens,
+                    Function function) {
+  const std::int64_t group = group_elements(format, shape);
+  const Tokens token_step = format.per_channel ? group : 1;
+  const auto dim_step = static_cast<int>(format.per_channel ? 1 : group);
+  for (Tokens token = 0; token < tokens; token += token_step)
+    for (int dim = 0; dim < shape.head_dim; dim += dim_step)
+      if (!function(token, dim, std::min(token_step, tokens - token),
+                    std::min(dim_step, shape.head_dim - dim)))
+        return false;
+  return true;
+}
+
+float to_float(const Rows& rows, std::int64_t at) {
+  return rows.number == NumberFormat::bf16 ? from_bf16(rows.elements[at])
+                                           : from_fp16(rows.elements[at]);
+}
+
+// Where `stored` keeps 16 bits, what an element of the other 16-bit format becomes.
+std::uint16_t as_16bit(const Rows& rows, std::int64_t at, NumberFormat stored) {
+  if (rows.number == stored) return rows.elements[at];
+  const float value = to_float(rows, at);
+  return stored == NumberFormat::bf16 ? to_bf16(value) : to_fp16(value);
+}
+
+// False where the group cannot be held; `bad_token` is then the first token to blame.
+bool encode_group(const SideView& side, const Rows& rows, int head, Tokens token, int dim,
+                  Tokens tokens, int dims, float tensor_scale, std::span<std::byte> page,
+                  Tokens& bad_token) {
+  const ElementFormat& format = side.format();
+  const auto index = [&](Tokens t, int d) {
+    return (token + t) * rows.token_stride + head * rows.head_stride + dim + d;
+  };
+  float least = INFINITY, most = -INFINITY;
+  for (Tokens t = 0; t < tokens; ++t)
+    for (int d = 0; d < dims; ++d) {
+      const float value = to_float(rows, index(t, d));
+      bad_token = token + t;
+      if (!std::isfinite(value)) return false;
+      least = std::min(least, value);
+      most = std::max(most, value);
+    }
+  bad_token = token;
+  const bool as_is = quantization(format) == Quantization::none;
+  const GroupScale scale = fit_scale(format, least, most, tensor_scale);
+  if (!std::isfinite(scale.scale)) return false;
+  const GroupCoder coder(format, scale);
+  for (Tokens t = 0; t < tokens; ++t)
+    for (int d = 0; d < dims; ++d) {
+      std::uint32_t code = 0;
+      if (as_is) {
+        code = as_16bit(rows, index(t, d), format.number);
+        bad_token = token + t;
+        if (format.number == NumberFormat::fp16 && (code & 0x7c00) == 0x7c00) return false;
+      } else {
+        code = coder.code(to_float(rows, index(t, d)));
+      }
+      const ElementPlace place = side.place(token + t, dim + d);
+      store(page, place.word, load<std::uint32_t>(page, place.word) | code << place.bit);
+    }
+  store_metadata(page, side.scale(token, dim), format.scale_bytes, scale.stored_scale);
+  store_metadata(page, side.zero(token, dim), format.zero_bytes, scale.stored_zero);
+  return true;
+}
+
+void decode_side(const PageShape& shape, std::span<const std::byte> page, bool values,
+                 float tensor_scale, std::span<float> to) {
+  const PageLayout layout(shape);
+  const Tokens used = std::min<Tokens>(read_trailer(shape, page).tokens, shape.tokens);
+  const auto heads = std::int64_t{shape.kv_heads};
+  for (int head = 0; head < shape.kv_heads; ++head) {
+    const SideView side(layout, values, head);
+    const ElementFormat& format = side.format();
+    const std::uint32_t mask = (std::uint32_t{1} << payload_bits(format.number)) - 1;
+    for_each_group(shape, format, used, [&](Tokens token, int dim, Tokens tokens, int dims) {
+      const GroupCoder coder(
+          format, stored_scale(
+                      format, load_metadata(page, side.scale(token, dim), format.scale_bytes),
+                      load_metadata(page, side.zero(token, dim), format.zero_bytes), tensor_scale));
+      for (Tokens t = token; t < token + tokens; ++t)
+        for (int d = dim; d < dim + dims; ++d) {
+          const ElementPlace place = side.place(t, d);
+          const std::uint32_t code = load<std::uint32_t>(page, place.word) >> place.bit & mask;
+          float& value = to[static_cast<std::size_t>((t * heads + head) * shape.head_dim + d)];
+          if (quantization(format) != Quantization::none) {
+            value = coder.value(code);
+          } else {
+            value = format.number == NumberFormat::bf16
+                        ? from_bf16(static_cast<std::uint16_t>(code))
+                        : from_fp16(static_cast<std::uint16_t>(code));
+          }
+        }
+      return true;
+    });
+  }
+}
+
+}  // namespace
+
+EncodeResult encode_page(const PageShape& shape, const Rows& keys, const Rows& values,
+                         const PageTrailer& trailer, const TensorScales& scales,
+                         std::span<std::byte> page) {
+  const PageLayout layout(shape);
+  const auto used = static_cast<Tokens>(trailer.tokens);
+  std::memset(page.data(), 0, page.size());
+  for (int head = 0; head < shape.kv_heads; ++head)
+    for (const bool in_values : {false, true}) {
+      const SideView side(layout, in_values, head);
+      const Rows& rows = in_values ? values : keys;
+      Tokens bad_token = 0;
+      const bool held = for_each_group(
+          shape, side.format(), used, [&](Tokens token, int dim, Tokens tokens, int dims) {
+            return encode_group(side, rows, head, token, dim, tokens, dims,
+                                in_values ? scales.value : scales.key, page, bad_token);
+          });
+      if (!held) return {Status::rejected, in_values, head, bad_token};
+    }
+  const Bytes at = layout.trailer();
+  store(page, at + kTrailerContentId, trailer.content.words);
+  store(page, at + kTrailerGeneration, trailer.generation);
+  store(page, at + kTrailerTokens, trailer.tokens);
+  const Bytes sum_at = at + kTrailerChecksum;
+  store(page, sum_at, checksum(page.first(static_cast<std::size_t>(sum_at))));
+  return {};
+}
+
+void decode_keys(const PageShape& shape, std::span<const std::byte> page,
+                 const TensorScales& scales, std::span<float> to) {
+  decode_side(shape, page, false, scales.key, to);
+}
+
+void decode_values(const PageShape& shape, std::span<const std::byte> page,
+                   const TensorScales& scales, std::span<float> to) {
+  decode_side(shape, page, true, scales.value, to);
+}
+
+PageTrailer read_trailer(const PageShape& shape, std::span<const std::byte> page) {
+  const Bytes at = PageLayout(shape).trailer();
+  return {{load<std::array<std::uint64_t, 4>>(page, at + kTrailerContentId)},
+          load<std::uint64_t>(page, at + kTrailerGeneration),
+          load<std::uint32_t>(page, at + kTrailerTokens)};
+}
+
+Status verify_page(const PageShape& shape, std::span<const std::byte> page) {
+  const Bytes at = PageLayout(shape).trailer() + kTrailerChecksum;
+  return checksum(page.first(static_cast<std::size_t>(at))) == load<std::uint64_t>(page, at)
+             ? Status::ok
+             : Status::checksum;
+}
+
+}  // namespace modalkv

@@ -1,0 +1,59 @@
+// K and V become the bytes of a page, and back: the definition that every faster encoder is held
+// to, byte for byte.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "kernels/page_layout.hpp"
+#include "modalkv/error.hpp"
+#include "modalkv/token.hpp"
+
+namespace modalkv {
+
+/// 16-bit elements [tokens, kv_heads, head_dim] of an engine; head_dim is contiguous.
+struct Rows {
+  const std::uint16_t* elements = nullptr;
+  std::int64_t token_stride = 0, head_stride = 0;  ///< in elements
+  NumberFormat number = NumberFormat::fp16;        ///< fp16 or bf16
+};
+
+/// What a page says about itself.
+struct PageTrailer {
+  ContentId content{};
+  std::uint64_t generation = 0;
+  std::uint32_t tokens = 0;  ///< in use
+};
+
+/// Of tensors whose scale is held outside the page (formats without a stored scale).
+struct TensorScales {
+  float key = 1, value = 1;
+};
+
+/// `rejected`: an element is not a finite number, or the format cannot hold its group; the first
+/// such element or group is named and the page's bytes are undefined.
+struct EncodeResult {
+  Status status = Status::ok;
+  bool in_values = false;
+  int head = 0;
+  Tokens token = 0;
+};
+
+/// Encodes tokens [0, trailer.tokens) (1 to shape.tokens) and fills the rest of the page with
+/// zeros, its checksum included. `page` has page_bytes(shape) bytes. Allocates nothing.
+EncodeResult encode_page(const PageShape& shape, const Rows& keys, const Rows& values,
+                         const PageTrailer& trailer, const TensorScales& scales,
+                         std::span<std::byte> page);
+
+/// The decoded elements of one side as binary32, [tokens in use, kv_heads, head_dim].
+void decode_keys(const PageShape& shape, std::span<const std::byte> page,
+                 const TensorScales& scales, std::span<float> to);
+void decode_values(const PageShape& shape, std::span<const std::byte> page,
+                   const TensorScales& scales, std::span<float> to);
+
+PageTrailer read_trailer(const PageShape& shape, std::span<const std::byte> page);
+/// Status::checksum where the page is not what was encoded.
+Status verify_page(const PageShape& shape, std::span<const std::byte> page);
+
+}  // namespace modalkv
