@@ -1,8 +1,11 @@
 #include "kernels/effects.hpp"
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/attention.hpp"
 #include "kernels/checksum.hpp"
 #include "kernels/page_codec.hpp"
 
@@ -43,13 +46,72 @@ class Effects {
                        {encode.key_scale, encode.value_scale}, {at(encode.page), size(encode.page)})
         .status;
   }
-  Status operator()(const Attend&) const { return Status::unsupported; }
-  Status operator()(const Merge&) const { return Status::unsupported; }
+  Status operator()(const Attend& op) const {
+    const PageShape& shape = op.shape;
+    const std::int64_t rows = std::int64_t{op.query_tokens} * op.query_heads;
+    const std::span partials = as<float>(op.partials);
+    clear_partials(partials, rows, shape.head_dim);
+    const Queries queries{.elements = as<std::uint16_t>(op.queries).data(),
+                          .number = op.input,
+                          .tokens = op.query_tokens,
+                          .heads = op.query_heads,
+                          .token_stride = std::int64_t{op.query_heads} * shape.head_dim,
+                          .head_stride = shape.head_dim,
+                          .scale = op.logit_scale,
+                          .positions = as<std::int32_t>(op.query_positions),
+                          .window = op.window};
+    const std::span positions = as<std::int32_t>(op.token_positions);
+    const std::span hidden = as<std::uint64_t>(op.hidden);
+    const auto part = [](auto span, std::int64_t begin, std::int64_t count) {
+      return span.empty()
+                 ? span
+                 : span.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(count));
+    };
+    // Pages in handfuls, whose tokens fill whole words of `hidden`.
+    constexpr std::int64_t kHandful = 64;
+    std::array<const std::byte*, kHandful> pages;
+    const Tokens step = kHandful * shape.tokens;
+    for (Tokens begin = 0; begin < op.tokens; begin += step) {
+      const Tokens tokens = std::min(step, op.tokens - begin);
+      const auto count = static_cast<std::size_t>(divide_up(tokens, shape.tokens));
+      for (std::size_t i = 0; i < count; ++i) {
+        pages[i] = listed_page(op, begin / shape.tokens + static_cast<std::int64_t>(i));
+        if (pages[i] == nullptr) return Status::rejected;
+      }
+      attend(queries,
+             {.shape = shape,
+              .scales = {op.key_scale, op.value_scale},
+              .pages = {pages.data(), count},
+              .tokens = tokens,
+              .positions = part(positions, begin, tokens),
+              .hidden = part(hidden, begin / 64, divide_up(tokens, 64))},
+             0, shape.kv_heads, partials);
+    }
+    return Status::ok;
+  }
+  Status operator()(const Merge& merge) const {
+    merge_partials(as<float>(merge.partials), merge.parts, merge.rows, merge.head_dim,
+                   as<float>(merge.to));
+    return Status::ok;
+  }
   Status operator()(const EngineWork&) const { return Status::unsupported; }
 
  private:
   std::byte* at(const Address& address) const {
     return memory_[address.space.index] + address.offset;
+  }
+  template <typename T>
+  std::span<T> as(const Address& address) const {
+    if (address.bytes == 0) return {};
+    return {reinterpret_cast<T*>(at(address)), size(address) / sizeof(T)};
+  }
+  // nullptr where the table points out of the pages.
+  const std::byte* listed_page(const Attend& attend, std::int64_t index) const {
+    Bytes offset = 0;
+    std::memcpy(&offset, at(attend.page_table) + index * kPageTableEntryBytes, sizeof(offset));
+    const Bytes behind = attend.pages.offset + attend.pages.bytes - page_bytes(attend.shape);
+    if (offset < attend.pages.offset || offset > behind) return nullptr;
+    return memory_[attend.pages.space.index] + offset;
   }
   static std::size_t size(const Address& address) {
     return static_cast<std::size_t>(address.bytes);

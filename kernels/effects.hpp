@@ -16,10 +16,9 @@ using SpaceMemory = std::span<std::byte* const>;
 /// the spaces, and nobody else may touch what it accesses meanwhile.
 ///   ok           done
 ///   checksum     Verify found other bytes
-///   rejected     Encode met an element that is not finite or beyond the format; the page's bytes
-///                are undefined
-///   unsupported  nothing was done: Attend and Merge have no host kernels yet, EngineWork is the
-///                engine's
+///   rejected     Encode met an element that is not finite or beyond the format, or Attend a page
+///                out of bounds; what it writes is undefined
+///   unsupported  nothing was done: EngineWork is the engine's
 /// Allocates nothing.
 Status perform(const Op& op, SpaceMemory memory);
 

@@ -49,6 +49,7 @@ struct GroupScale {
 /// From the stored bits. Without a stored scale the scale is `tensor_scale`.
 inline GroupScale stored_scale(const ElementFormat& format, std::uint16_t scale, std::uint16_t zero,
                                float tensor_scale) {
+  if (quantization(format) == Quantization::none) return {};
   GroupScale group{scale, zero, tensor_scale, 0};
   if (format.scale_bytes == 2) {
     group.scale = from_fp16(scale);

@@ -8,6 +8,7 @@ namespace {
 // Sizes that follow from an operation's own shape.
 struct ShapeCheck {
   static const char* unless(bool good, const char* complaint) { return good ? "" : complaint; }
+  static bool aligned(const Address& address, Bytes to) { return address.offset % to == 0; }
 
   const char* operator()(const Copy& copy) const {
     return unless(copy.from.bytes == copy.to.bytes, "source and destination differ in length");
@@ -26,6 +27,8 @@ struct ShapeCheck {
     const Bytes rows_bytes = encode.tokens * shape.kv_heads * shape.head_dim * 2;
     if (encode.tokens < 1 || encode.tokens > shape.tokens) return "tokens do not fit the page";
     if (encode.page.bytes != page_bytes(shape)) return "the page's bytes are not its shape's";
+    if (!aligned(encode.page, kPageAlignmentBytes)) return "the page is not aligned to 64 bytes";
+    if (!aligned(encode.keys, 2) || !aligned(encode.values, 2)) return "16-bit rows at odd bytes";
     return unless(encode.keys.bytes == rows_bytes && encode.values.bytes == rows_bytes,
                   "keys or values are not [tokens, kv_heads, head_dim] in 16 bits");
   }
@@ -37,6 +40,18 @@ struct ShapeCheck {
     if (attend.page_table.bytes != divide_up(attend.tokens, shape.tokens) * kPageTableEntryBytes)
       return "the page table does not have an entry for each page";
     if (attend.pages.bytes < page_bytes(shape)) return "less than a page to attend to";
+    if (!aligned(attend.queries, 2) || !aligned(attend.partials, 4) ||
+        !aligned(attend.query_positions, 4) || !aligned(attend.token_positions, 4) ||
+        !aligned(attend.hidden, 8))
+      return "queries, partials, positions or hidden bits are not aligned to their elements";
+    if (attend.query_heads % shape.kv_heads != 0) return "KV heads do not divide its query heads";
+    if (payload_bits(attend.input) != 16) return "its queries are not 16-bit numbers";
+    if (attend.query_positions.bytes != 0 &&
+        (attend.query_positions.bytes != attend.query_tokens * 4 ||
+         attend.token_positions.bytes != attend.tokens * 4))
+      return "positions are not those of each query and each token, in 32 bits";
+    if (attend.hidden.bytes != 0 && attend.hidden.bytes != divide_up(attend.tokens, 64) * 8)
+      return "hidden tokens are not a bit for each";
     if (attend.queries.bytes != rows * shape.head_dim * 2)
       return "queries are not [query_tokens, query_heads, head_dim] in 16 bits";
     return unless(attend.partials.bytes == partial_bytes(rows, shape.head_dim),
@@ -45,6 +60,7 @@ struct ShapeCheck {
   const char* operator()(const Merge& merge) const {
     const Bytes part_bytes = partial_bytes(merge.rows, merge.head_dim);
     if (merge.parts < 1 || merge.rows < 1) return "nothing to merge";
+    if (!aligned(merge.partials, 4) || !aligned(merge.to, 4)) return "partials at odd bytes";
     return unless(merge.partials.bytes == merge.parts * part_bytes && merge.to.bytes == part_bytes,
                   "partials are not `parts` times as long as the result");
   }

@@ -69,7 +69,8 @@ struct Encode {
 };
 
 /// Attention of 16-bit queries [query_tokens, query_heads, head_dim] over the first `tokens` tokens
-/// of a list of pages; writes a partial a row (see `partial_bytes`).
+/// of a list of pages; writes a partial a row (see `partial_bytes`). Ends in Status::rejected where
+/// the page table points out of `pages`.
 struct Attend {
   Address queries;
   Address pages;  ///< the part of a space in which all listed pages lie; all of it counts as read
@@ -77,8 +78,15 @@ struct Attend {
   Address partials;
   PageShape shape{};
   Tokens tokens = 0;
-  std::int32_t query_heads = 0;
+  std::int32_t query_heads = 0;  ///< a multiple of the page's KV heads
   std::int32_t query_tokens = 0;
+  NumberFormat input = NumberFormat::fp16;  ///< of the queries: fp16 or bf16
+  float logit_scale = 1;
+  float key_scale = 1, value_scale = 1;  ///< of formats without a stored scale
+  /// 32-bit positions of the query tokens and of the pages' tokens. No bytes: all KV is visible.
+  Address query_positions{}, token_positions{};
+  Address hidden{};         ///< a bit a token, 64 a word: not attended to; no bytes: none is hidden
+  std::int32_t window = 0;  ///< where there are positions: only the last so many; 0: all
 };
 
 /// Merges `parts` partials of the same rows exactly, by log-sum-exp. They lie one after another.
@@ -131,6 +139,10 @@ class Accesses {
  public:
   constexpr Accesses& reads(const Address& where) { return add({where, false}); }
   constexpr Accesses& writes(const Address& where) { return add({where, true}); }
+  /// Of what may be missing: no bytes.
+  constexpr Accesses& reads_any(const Address& where) {
+    return where.bytes == 0 ? *this : reads(where);
+  }
   constexpr const Access* begin() const { return items_.data(); }
   constexpr const Access* end() const { return items_.data() + count_; }
 
@@ -140,7 +152,7 @@ class Accesses {
     return *this;
   }
 
-  std::array<Access, 4> items_{};
+  std::array<Access, 7> items_{};
   std::size_t count_ = 0;
 };
 
@@ -168,6 +180,9 @@ constexpr Accesses accesses(const Op& op) {
                 .reads(attend.queries)
                 .reads(attend.pages)
                 .reads(attend.page_table)
+                .reads_any(attend.query_positions)
+                .reads_any(attend.token_positions)
+                .reads_any(attend.hidden)
                 .writes(attend.partials);
           },
           [](const Merge& merge) { return Accesses{}.reads(merge.partials).writes(merge.to); },

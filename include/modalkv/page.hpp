@@ -13,6 +13,7 @@ inline constexpr Bytes kPageTrailerBytes = 64;
 inline constexpr Bytes kPageAlignmentBytes = 64;
 /// Of a 16-bit page, what vLLM and FlashInfer use; the planner groups pages to the link's liking.
 inline constexpr Tokens kPageTokens = 16;
+inline constexpr int kMaxHeadDim = 256;
 
 struct PageShape {
   Tokens tokens = kPageTokens;
@@ -24,10 +25,12 @@ struct PageShape {
 };
 
 /// Whether an element format can be stored: integers have a scale, 16-bit numbers nothing beside
-/// them.
+/// them; groups are of whole tiles.
 constexpr bool is_storable(const ElementFormat& format) {
   const auto few = [](int bytes) { return bytes >= 0 && bytes <= 2; };
-  if (!few(format.scale_bytes) || !few(format.zero_bytes) || format.group < 0) return false;
+  if (!few(format.scale_bytes) || !few(format.zero_bytes) || format.group < 0 ||
+      format.group % 16 != 0)
+    return false;
   switch (format.number) {
     case NumberFormat::fp16:
     case NumberFormat::bf16:
@@ -49,8 +52,8 @@ constexpr bool is_storable(const ElementFormat& format) {
 constexpr bool is_page(const PageShape& shape) {
   return shape.tokens >= 16 && shape.tokens <= 4096 && shape.tokens % 16 == 0 &&
          shape.kv_heads >= 1 && shape.kv_heads <= 1024 && shape.head_dim >= 16 &&
-         shape.head_dim <= 1024 && shape.head_dim % 16 == 0 && is_storable(shape.format.key) &&
-         is_storable(shape.format.value);
+         shape.head_dim <= kMaxHeadDim && shape.head_dim % 16 == 0 &&
+         is_storable(shape.format.key) && is_storable(shape.format.value);
 }
 
 /// Per-channel metadata of K or V of a whole page.

@@ -253,12 +253,84 @@ TYPED_TEST(DeviceConformance, EncodesPagesOrSaysThatItCannot) {
   EXPECT_EQ(outcome(drain(this->device), infinite), Status::rejected);
 }
 
-TYPED_TEST(DeviceConformance, SaysWhatItDoesNotSupport) {
-  Memory memory(this->device, 4096);
-  const Bytes part = partial_bytes(2, 64);
-  const Ticket merge = this->submit_ok(
-      QueueKind::compute, {Merge{memory.at(0, 2 * part), memory.at(2 * part, part), 2, 2, 64}});
-  EXPECT_EQ(outcome(drain(this->device), merge), Status::unsupported);
+// Encode, copy, attend, merge across queues; the same attention in one piece is the reference, and
+// that is held to double precision elsewhere.
+TYPED_TEST(DeviceConformance, AChainOfEncodeCopyAttendAndMerge) {
+  const PageShape shape{
+      .tokens = 16, .kv_heads = 2, .head_dim = 64, .format = both(int4_token_head())};
+  const Bytes rows = 16 * 2 * 64 * 2, page = page_bytes(shape), query = 4 * 64 * 2;
+  const Bytes part = partial_bytes(4, 64);
+  constexpr int kPages = 6;
+  Memory host(this->device, kMiB), gpu(this->device, kMiB, SpaceInfo::Kind::device);
+  const auto kv = [&](int i) { return gpu.at(i * rows, rows); };
+  const auto fresh = [&](int i) { return gpu.at(200'000 / 64 * 64 + i * page, page); };
+  const auto staged = [&](int i) { return gpu.at(400'000 / 64 * 64 + i * page, page); };
+  const auto offloaded = [&](int i) { return host.at(i * page, page); };
+  const Address queries = gpu.at(600'000, query), table = gpu.at(610'000, 8 * kPages);
+  const Address parts = gpu.at(620'000, 2 * part), merged = gpu.at(630'000, part);
+  const Address whole = gpu.at(640'000, part);
+
+  std::uint32_t state = 7;
+  const auto random_rows = [&](const Address& address) {
+    for (Bytes i = 0; i < address.bytes; i += 2) {
+      state = state * 1664525 + 1013904223;
+      const std::uint16_t element =
+          to_fp16(static_cast<float>(static_cast<int>(state >> 16) - 32768) / 16384);
+      std::memcpy(gpu.bytes().data() + address.offset + i, &element, 2);
+    }
+  };
+  for (int i = 0; i < 2 * kPages; ++i) random_rows(kv(i));
+  random_rows(queries);
+  for (int i = 0; i < kPages; ++i) {
+    const Bytes offset = staged(i).offset;
+    std::memcpy(gpu.bytes().data() + table.offset + 8 * i, &offset, 8);
+  }
+  std::vector<Op> encodes, out, back;
+  for (int i = 0; i < kPages; ++i) {
+    encodes.push_back(Encode{kv(2 * i), kv(2 * i + 1), fresh(i), shape, 16});
+    out.push_back(Copy{fresh(i), offloaded(i)});
+    back.push_back(Copy{offloaded(i), staged(i)});
+  }
+  const auto attend = [&](int first_page, int pages, const Address& to) {
+    return Attend{.queries = queries,
+                  .pages = gpu.at(staged(0).offset, kPages * page),
+                  .page_table = gpu.at(table.offset + 8 * first_page, 8 * pages),
+                  .partials = to,
+                  .shape = shape,
+                  .tokens = 16 * pages,
+                  .query_heads = 4,
+                  .query_tokens = 1,
+                  .logit_scale = 0.125f};
+  };
+  const Ticket encoded = this->submit_ok(QueueKind::compute, encodes);
+  const Ticket gone = this->submit_ok(QueueKind::d2h, out, {encoded});
+  const Ticket there = this->submit_ok(QueueKind::h2d, back, {gone});
+  const auto slice = [&](int p) { return gpu.at(parts.offset + p * part, part); };
+  this->submit_ok(QueueKind::compute,
+                  {attend(0, 2, slice(0)), attend(2, 4, slice(1)), Merge{parts, merged, 2, 4, 64},
+                   attend(0, kPages, whole)},
+                  {there});
+  for (const Completion& completion : drain(this->device)) ASSERT_EQ(completion.status, Status::ok);
+  for (int i = 0; i < kPages; ++i) {
+    const auto bytes =
+        std::as_bytes(std::span(gpu.bytes()))
+            .subspan(static_cast<std::size_t>(staged(i).offset), static_cast<std::size_t>(page));
+    EXPECT_EQ(verify_page(shape, bytes), Status::ok);
+  }
+  const auto floats = [&](const Address& address) {
+    std::vector<float> values(static_cast<std::size_t>(address.bytes / 4));
+    std::memcpy(values.data(), gpu.bytes().data() + address.offset,
+                static_cast<std::size_t>(address.bytes));
+    return values;
+  };
+  const std::vector<float> one = floats(whole), two = floats(merged);
+  for (std::size_t i = 0; i < one.size(); ++i) ASSERT_NEAR(one[i], two[i], 1e-3f);
+  EXPECT_GT(one[64 + 1], 1) << "the sum of the first row";
+
+  const Bytes outside = staged(0).offset + kPages * page;
+  std::memcpy(gpu.bytes().data() + table.offset, &outside, 8);
+  const Ticket astray = this->submit_ok(QueueKind::compute, {attend(0, 1, whole)});
+  EXPECT_EQ(outcome(drain(this->device), astray), Status::rejected);
 }
 
 TYPED_TEST(DeviceConformance, EngineWorkExistsInVirtualTimeOnly) {
