@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 
+#include "kernels/attention_targets.hpp"
 #include "kernels/quantizer.hpp"
 
 namespace modalkv {
@@ -306,8 +307,8 @@ void clear_partials(std::span<float> partials, std::int64_t rows, int head_dim) 
   }
 }
 
-void attend(const Queries& queries, const PageList& list, int first_kv_head, int end_kv_head,
-            std::span<float> partials) {
+void attend_portable(const Queries& queries, const PageList& list, int first_kv_head,
+                     int end_kv_head, std::span<float> partials) {
   const int group = queries.heads / list.shape.kv_heads;
   for (int kv_head = first_kv_head; kv_head < end_kv_head; ++kv_head) {
     HeadAttention attention(list, kv_head);

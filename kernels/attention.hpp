@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "kernels/page_codec.hpp"
 
@@ -52,6 +53,10 @@ inline PartialRow partial_row(std::span<float> partials, std::int64_t row, int h
   return {partials.subspan(at, dim), &partials[at + dim], &partials[at + dim + 1]};
 }
 
+inline constexpr double kFloatAttentionError = 1e-4;
+/// Queries and weights are rounded to 15 bits of their largest.
+inline constexpr double kIntegerAttentionError = 3e-3;
+
 /// No tokens: the neutral element of merging.
 void clear_partials(std::span<float> partials, std::int64_t rows, int head_dim);
 
@@ -59,10 +64,15 @@ void clear_partials(std::span<float> partials, std::int64_t rows, int head_dim);
 /// heads [first_kv_head, end_kv_head). Callers split work over heads, and over tokens by lists with
 /// partials of their own.
 ///
-/// Against double precision over the decoded values: relative L2 error of the output below 1e-4.
+/// Against double precision over the decoded values, the relative L2 error of an output row and the
+/// error of log-sum-exp, relative to 1 + |log-sum-exp|, stay below kFloatAttentionError for 16-bit
+/// and E4M3 numbers and below kIntegerAttentionError for the others.
 /// Allocates nothing; different heads or partials may be worked on by different threads.
 void attend(const Queries& queries, const PageList& list, int first_kv_head, int end_kv_head,
             std::span<float> partials);
+
+/// The kernel that attend() runs on this processor.
+std::string_view attention_target();
 
 /// Merges partials of the same rows, `parts` of them one after another, into `to` (apart from
 /// them).

@@ -25,6 +25,7 @@ needs=(
   "nlohmann/json.hpp nlohmann-json3-dev"
   "CLI/CLI.hpp libcli11-dev"
   "hwloc.h libhwloc-dev"
+  "tbb/task_arena.h libtbb-dev"
 )
 if [[ -n "${1:-}" ]]; then
   needs+=(
