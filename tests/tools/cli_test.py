@@ -70,6 +70,10 @@ class GoodInput(Cli):
         self.assertEqual(set(os.listdir(self.root)), {"good.jsonl", "out"})
         self.assertIn("text-centric", result.stdout)
 
+    def test_an_empty_out_is_not_no_out(self):
+        result = self.modalkv("simulate", "--trace", self.trace, "--out", "")
+        self.assert_fails(result, "--out", "expected a folder", code=USAGE)
+
     def test_json_is_the_summary_and_nothing_else(self):
         result = self.simulate(self.trace, "--json")
         printed = json.loads(result.stdout)
@@ -103,6 +107,12 @@ class BadTraces(Cli):
 
     def test_folder(self):
         self.assert_fails(self.simulate(self.root), "folder")
+
+    def test_read_error_is_not_the_end_of_the_file(self):
+        memory = pathlib.Path("/proc/self/mem")  # opens; its first byte cannot be read
+        if not memory.exists():
+            self.skipTest("no /proc/self/mem here")
+        self.assert_fails(self.simulate(memory), "/proc/self/mem: cannot be read: ")
 
     def test_empty_file(self):
         self.assert_fails(self.simulate(self.file("empty.jsonl", "")), "empty.jsonl", "empty")

@@ -221,8 +221,12 @@ void add_options(CLI::App& command, SimulateArguments& arguments) {
   command
       .add_option("--threads", arguments.threads, "replays at once; results do not depend on it")
       ->check(CLI::Range(1, 1024));
-  command.add_option("--out", arguments.out,
-                     "folder for summary.json, requests.csv, timeline.json, report.html");
+  command
+      .add_option("--out", arguments.out,
+                  "folder for summary.json, requests.csv, timeline.json, report.html")
+      ->check([](const std::string& path) {
+        return path.empty() ? std::string("found nothing, expected a folder") : std::string();
+      });
   command.add_flag("--json", arguments.json, "print summary.json instead of the table");
   command.add_flag("--quiet", arguments.quiet, "print nothing but errors (and --json)");
 }

@@ -38,6 +38,7 @@ json parse_json(std::string_view text, std::string_view file) {
           fmt::format("{}: key '{}' stands twice", file, printable(parsed.get<std::string>())));
     return true;
   };
+  if (text.empty()) throw Error(fmt::format("{}: the file is empty", file));
   try {
     return json::parse(text, watch_keys);
   } catch (const json::parse_error& error) {

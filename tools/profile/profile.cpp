@@ -3,11 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
-#include <sstream>
+#include <memory>
 
 #include "modalkv/error.hpp"
 
@@ -62,15 +63,21 @@ fs::path find_profile(std::string_view kind, std::string_view name) {
 }  // namespace
 
 std::string read_text_file(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
+  const auto fail = [&](std::string_view why) {
+    throw Error(fmt::format("{}: cannot be read: {}", path.string(), why));
+  };
   std::error_code failed;
-  if (!file || fs::is_directory(path, failed))
-    throw Error(
-        fmt::format("{}: cannot be read: {}", path.string(),
-                    fs::is_directory(path, failed) ? "it is a folder" : std::strerror(errno)));
-  std::ostringstream text;
-  text << file.rdbuf();
-  return std::move(text).str();
+  if (fs::is_directory(path, failed)) fail("it is a folder");
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"),
+                                                             &std::fclose);
+  if (file == nullptr) fail(std::strerror(errno));
+  // Not a stream: what a disk stops giving halfway is an error here, not a shorter file.
+  std::string text;
+  std::array<char, 1 << 16> part;
+  while (const std::size_t bytes = std::fread(part.data(), 1, part.size(), file.get()))
+    text.append(part.data(), bytes);
+  if (std::ferror(file.get()) != 0) fail(std::strerror(errno));
+  return text;
 }
 
 fs::path profile_folder() {

@@ -77,8 +77,8 @@ std::string headline(const Report& report, bool rates) {
   std::string out =
       "<div class=scroll><table><tr><th>policy<th>completed<th>not run<th>TTFT mean "
       "ms<th>p99<th>TPOT mean "
-      "ms<th>p99<th>tokens/s<th>KV bits<th>GPU KV GiB<th>host KV GiB<th>link use<th>TPOT vs "
-      "fp16-stream<th>TPOT vs fp16-offload<th>TTFT vs fp16-offload</tr>\n";
+      "ms<th>p99<th>tokens/s<th>KV bits<th>GPU KV GiB<th>host KV GiB<th>link use<th>TTFT vs "
+      "fp16-stream<th>TPOT vs fp16-stream<th>TTFT vs fp16-offload<th>TPOT vs fp16-offload</tr>\n";
   const auto gib = [](Bytes bytes) { return static_cast<double>(bytes) / kGiB; };
   for (const PolicyRun& run : report.runs) {
     const Metrics& m = run.metrics;
@@ -89,7 +89,7 @@ std::string headline(const Report& report, bool rates) {
     out += fmt::format(
         "<tr><td>{}{}<td>{}<td>{}<td>{:.1f}<td>{:.1f}<td>{:.1f}<td>{:.1f}<td>{:.0f}<td>{:.2f}<td>{:"
         ".2f}"
-        "<td>{:.2f}<td>{:.0f} %<td>{}<td>{}<td>{}</tr>\n",
+        "<td>{:.2f}<td>{:.0f} %<td>{}<td>{}<td>{}<td>{}</tr>\n",
         escaped(label(run, rates)),
         run.result.saturated ? " <span class=warn>saturated</span>" : "", m.completed,
         m.beyond_context + m.too_large, m.ttft.mean, m.ttft.percentiles.back(), m.tpot.mean,
@@ -98,8 +98,8 @@ std::string headline(const Report& report, bool rates) {
         t.duration_ns > 0
             ? 100 * static_cast<double>(t.h2d_busy_ns) / static_cast<double>(t.duration_ns)
             : 0,
-        times(run.over_stream, false), times(run.over_offload, false),
-        times(run.over_offload, true));
+        times(run.over_stream, true), times(run.over_stream, false), times(run.over_offload, true),
+        times(run.over_offload, false));
   }
   return out + "</table></div>\n";
 }

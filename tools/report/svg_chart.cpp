@@ -110,7 +110,7 @@ std::string SvgChart::str() const {
     out += fmt::format(
         "<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"#b91c1c\" "
         "stroke-dasharray=\"4 3\"/><text x=\"{:.1f}\" y=\"{:.1f}\">{}</text>",
-        x1, y1, x2, y2, x1 + 4, y1 + (y1 == y2 ? -4 : 12), label);
+        x1, y1, x2, y2, x1 + 4, y1 + (y1 == y2 && y1 > kTop + 12 ? -4 : 12), label);
   };
   for (const Rule& at : vertical_)
     rule(x.at(at.at), kTop, x.at(at.at), kHeight - kBottom, at.label);

@@ -62,7 +62,7 @@ void add_images(std::int64_t number, Tokens context, const TraceOptions& options
     images = std::llround(std::sqrt(static_cast<double>(number)));
     if (images * images != number)
       throw RowError("NumImages", fmt::format("{}", number),
-                     "a square (or say that this file's numbers are not squared)");
+                     "a square (if this file's are not: --images-not-squared)");
   }
   if (images == 0) return;
   if (images >= context)

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 
@@ -36,9 +37,12 @@ JsonLine::JsonLine(std::string_view text) : text_(text) {
 }
 
 void JsonLine::fail(std::string_view field, std::string_view expected) const {
-  const std::string_view rest =
-      at_ < text_.size() ? text_.substr(at_) : std::string_view("the end of the line");
-  throw RowError(field, rest, expected);
+  if (at_ >= text_.size()) throw RowError(field, "the end of the line", expected);
+  std::string_view found = text_.substr(at_);
+  // A number or a word is shown without what follows it; anything else as far as it fits.
+  if (std::string_view("\"[{").find(found[0]) == std::string_view::npos)
+    found = found.substr(0, std::max<std::size_t>(1, found.find_first_of(",}] \t")));
+  throw RowError(field, found, expected);
 }
 
 char JsonLine::peek() {

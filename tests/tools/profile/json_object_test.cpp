@@ -14,7 +14,7 @@ std::string syntax_error(std::string_view text) {
 TEST(ParseJson, SyntaxErrorsNameFileAndLine) {
   EXPECT_TRUE(syntax_error("{\n\"a\": 1,\n\"b\": }\n").starts_with("f.json:3: not valid JSON"));
   EXPECT_TRUE(syntax_error("{\n\"a\": [1, 2").starts_with("f.json:2: not valid JSON"));
-  EXPECT_TRUE(syntax_error("").starts_with("f.json:1: not valid JSON"));
+  EXPECT_EQ(syntax_error(""), "f.json: the file is empty");
   EXPECT_TRUE(syntax_error("{} {}").starts_with("f.json:1: not valid JSON"));
   EXPECT_TRUE(syntax_error("{\"a\": NaN}").starts_with("f.json:1: not valid JSON"));
   EXPECT_TRUE(syntax_error("{\"a\": 1e999}").starts_with("f.json: not valid JSON: a number"));

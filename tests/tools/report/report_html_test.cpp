@@ -4,6 +4,7 @@
 
 #include "tests/tools/report/made_report.hpp"
 #include "tools/report/report.hpp"
+#include "tools/report/svg_chart.hpp"
 
 namespace modalkv {
 namespace {
@@ -83,7 +84,21 @@ TEST(ReportHtml, TableSaysWhatTheMetricsSay) {
   EXPECT_NE(page.find("fp16-stream <span class=warn>saturated</span><td>3<td>1<td>400.0<td>596.0"),
             std::string::npos);
   EXPECT_NE(page.find("<tr><td>text-centric<td>3<td>1<td>200.0"), std::string::npos);
-  EXPECT_NE(page.find("<td>4.00x<td>-<td>-</tr>"), std::string::npos);
+  EXPECT_NE(page.find("<td>2.00x<td>4.00x<td>-<td>-</tr>"), std::string::npos);
+}
+
+// Drawn from y = 10 down: above a rule at the top its label would be cut off.
+TEST(SvgChart, TheLabelOfARuleIsInsideThePicture) {
+  for (const double at : {0.0, 25.0, 49.0, 50.0}) {
+    SvgChart chart({.x_title = "rate", .y_title = "ms"});
+    chart.line(0, {{0, 1}, {2, 30}});
+    chart.horizontal_rule(at, "SLO");
+    const std::string picture = chart.str();
+    const std::size_t end = picture.find("\">SLO<");
+    ASSERT_NE(end, std::string::npos);
+    const std::size_t first = picture.rfind('"', end - 1) + 1;
+    EXPECT_GE(std::stod(picture.substr(first, end - first)), 16) << at;
+  }
 }
 
 }  // namespace

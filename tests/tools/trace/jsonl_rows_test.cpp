@@ -1,3 +1,4 @@
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "tests/tools/trace/trace_text.hpp"
@@ -171,6 +172,19 @@ TEST(JsonRows, NameTheFieldThatIsMissingOrWrong) {
         std::string(R"({"timestamp": 0, "input_length": 9, "output_length": 1, "image_tokens": )") +
             images + "}",
         "t.log:1: field 'image_tokens': found ");
+}
+
+TEST(JsonRows, ShowTheValueThatIsWrongWithoutWhatFollowsIt) {
+  const auto found = [](std::string_view value) {
+    return error_of(
+        fmt::format(R"({{"timestamp": {}, "input_length": 9, "output_length": 1}})", value),
+        {.format = TraceFormat::modalkv});
+  };
+  EXPECT_EQ(found("NaN"), "t.log:1: field 'timestamp': found NaN, expected a number");
+  EXPECT_EQ(error_of(R"({"timestamp": 0, "input_length": 9, "output_length": -5})",
+                     {.format = TraceFormat::modalkv}),
+            "t.log:1: field 'output_length': found -5, expected a whole number from 1 to 10000000");
+  EXPECT_TRUE(found(R"("a, b")").starts_with(R"(t.log:1: field 'timestamp': found "a, b")"));
 }
 
 TEST(JsonRows, TornRowsAndRubbishBehindARowAreErrors) {
