@@ -64,11 +64,14 @@ AttentionBatch::AttentionBatch(const AttentionCase& options, Bytes last_level_ca
     const auto split = split_tokens(length, options.mix);
     for (std::size_t p = 0; p < split.size(); ++p) part_lengths[p].push_back(split[p]);
   }
-  Bytes one_copy = 0;
-  for (std::size_t p = 0; p < part_lengths.size(); ++p)
-    one_copy += KvCopies::bytes(page_shape(options, options.mix[p]), part_lengths[p], 1);
+  Bytes one_copy = 0, reference = 0;
+  for (std::size_t p = 0; p < part_lengths.size(); ++p) {
+    const PageShape shape = page_shape(options, options.mix[p]);
+    one_copy += KvCopies::bytes(shape, part_lengths[p], 1);
+    reference += KvCopies::reference_bytes(shape, part_lengths[p]);
+  }
   copies_ = rotation_copies(one_copy, last_level_cache_bytes);
-  require_memory(one_copy * copies_ + ceiling_pass_bytes(one_copy),
+  require_memory(one_copy * copies_ + ceiling_pass_bytes(one_copy) + reference,
                  fmt::format("KV of {} tokens in {} copies", total_tokens(), copies_));
   for (std::size_t p = 0; p < part_lengths.size(); ++p)
     parts_.emplace_back(page_shape(options, options.mix[p]), options.input, part_lengths[p],
@@ -129,6 +132,12 @@ Tokens AttentionBatch::part_tokens(std::size_t part) const {
 Bytes AttentionBatch::bytes_read() const {
   Bytes total = 0;
   for (const KvCopies& part : parts_) total += part.bytes_read();
+  return total;
+}
+
+std::size_t AttentionBatch::distinct_pages() const {
+  std::size_t total = 0;
+  for (const KvCopies& part : parts_) total += part.distinct_pages();
   return total;
 }
 

@@ -38,6 +38,8 @@ class AttentionBatch {
   Tokens part_tokens(std::size_t part) const;
   /// What attention has to read, of all parts.
   Bytes bytes_read() const;
+  /// Encoded, in all parts.
+  std::size_t distinct_pages() const;
   /// Of the largest part, all copies: the ceilings read the same bytes as the attention.
   std::span<const std::byte> memory() const;
   int copies() const { return copies_; }

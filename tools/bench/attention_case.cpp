@@ -41,7 +41,7 @@ void add_parts(BenchReport& report, const AttentionCase& options, const Attentio
     sum_ms += median_of(alone.all_ms());
   }
   report.add("sum_of_parts_ms", sum_ms);
-  report.add("time_over_sum_of_parts", median_of(times[0].all_ms()) / sum_ms);
+  report.add("time_over_sum_of_parts", times.front().ratio_to_sum(times.subspan(1)));
 }
 
 // What `text_of` says of each part, in one line.
@@ -98,7 +98,7 @@ BenchReport bench_attention(const AttentionCase& options, std::string_view comma
   report.add("tokens_of_longest_sequence", batch.lengths().back());
   report.add("query_scale", options.query_scale);
   report.add("seed", options.seed);
-  report.add("distinct_pages", batch.parts().front().distinct_pages());
+  report.add("distinct_pages", batch.distinct_pages());
   report.add("rotated_copies", batch.copies());
   add_times(report, times.front(), batch.bytes_read());
   add_ceilings(report, ceilings);

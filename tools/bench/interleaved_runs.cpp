@@ -32,12 +32,22 @@ double RoundTimes::fraction_of(const Ceiling& ceiling, double amount) const {
   return median_of(fractions);
 }
 
+double RoundTimes::ratio_to_sum(std::span<const RoundTimes> parts) const {
+  std::vector<double> ratios;
+  for (std::size_t r = 0; r < rounds_ms.size(); ++r) {
+    double sum_ms = 0;
+    for (const RoundTimes& part : parts) sum_ms += median_of(part.rounds_ms[r]);
+    ratios.push_back(median_of(rounds_ms[r]) / sum_ms);
+  }
+  return median_of(ratios);
+}
+
 std::vector<RoundTimes> run_interleaved(std::span<const Workload> workloads, Ceilings& ceilings,
                                         int runs) {
   std::vector<RoundTimes> times(workloads.size());
   std::int64_t turn = 0;
-  for (int i = 0; i < kWarmUps; ++i, ++turn)
-    for (const Workload& workload : workloads) workload(turn);
+  for (int i = 0; i < kWarmUps; ++i)
+    for (const Workload& workload : workloads) workload(turn++);
   const Clock::time_point begin = Clock::now();
   const auto enough = [&](int done, int rounds) {
     if (runs > 0) return done >= runs;
@@ -48,9 +58,8 @@ std::vector<RoundTimes> run_interleaved(std::span<const Workload> workloads, Cei
     for (std::size_t w = 0; w < workloads.size(); ++w) {
       std::vector<double>& round = times[w].rounds_ms.emplace_back();
       for (int i = 0; i < count; ++i)
-        round.push_back(static_cast<double>(workloads[w](turn + i)) / 1e6);
+        round.push_back(static_cast<double>(workloads[w](turn++)) / 1e6);
     }
-    turn += count;
     done += count;
     ceilings.measure();
   }

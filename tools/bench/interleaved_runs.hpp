@@ -12,7 +12,8 @@
 
 namespace modalkv {
 
-/// Works on copy `turn` (modulo how many there are) of its data and says how long it took.
+/// Works on copy `turn` (modulo how many there are) of its data and says how long it took. No two
+/// calls have the same turn, whichever the workload.
 using Workload = std::function<Nanos(std::int64_t turn)>;
 
 /// Times of one workload by round.
@@ -24,6 +25,10 @@ struct RoundTimes {
   /// `amount` a run, in what the ceiling counts a second: the median over the rounds of what a
   /// round's median run reached of the ceiling's reading in the same round.
   double fraction_of(const Ceiling& ceiling, double amount) const;
+
+  /// The median over the rounds of what a round's median run took of the sum of the parts' median
+  /// runs in the same round.
+  double ratio_to_sum(std::span<const RoundTimes> parts) const;
 };
 
 /// Each workload twice untimed, then rounds of a few runs of each and one reading of the ceilings:

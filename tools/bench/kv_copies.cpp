@@ -11,7 +11,7 @@
 namespace modalkv {
 namespace {
 
-constexpr std::size_t kMostDistinctPages = 16;
+constexpr int kMostDistinctPages = 16;
 
 Bytes page_count(const PageShape& shape, std::span<const Tokens> lengths) {
   Bytes pages = 0;
@@ -70,7 +70,7 @@ KvCopies::KvCopies(const PageShape& shape, NumberFormat input, std::span<const T
   std::mt19937_64 random(seed);
   std::vector<std::vector<std::byte>> distinct;
   const auto elements = static_cast<std::size_t>(shape.tokens * shape.kv_heads * shape.head_dim);
-  for (std::size_t i = 0; i < std::min(count, kMostDistinctPages); ++i) {
+  for (std::size_t i = 0; i < std::min(count, std::size_t{kMostDistinctPages}); ++i) {
     distinct.push_back(random_page(shape, input, random));
     keys_.emplace_back(elements);
     values_.emplace_back(elements);
@@ -89,6 +89,12 @@ KvCopies::KvCopies(const PageShape& shape, NumberFormat input, std::span<const T
 
 Bytes KvCopies::bytes(const PageShape& shape, std::span<const Tokens> lengths, int copies) {
   return page_count(shape, lengths) * page_bytes(shape) * copies;
+}
+
+Bytes KvCopies::reference_bytes(const PageShape& shape, std::span<const Tokens> lengths) {
+  const Bytes pages = std::min(page_count(shape, lengths), Bytes{kMostDistinctPages});
+  const Bytes side_elements = shape.tokens * shape.kv_heads * shape.head_dim;
+  return pages * (page_bytes(shape) + 2 * side_elements * Bytes{sizeof(float)});
 }
 
 PageList KvCopies::list(int copy, std::size_t sequence) const {

@@ -22,6 +22,9 @@ class KvCopies {
   /// Bytes of so many copies.
   static Bytes bytes(const PageShape& shape, std::span<const Tokens> lengths, int copies);
 
+  /// What is kept beside them to check results with.
+  static Bytes reference_bytes(const PageShape& shape, std::span<const Tokens> lengths);
+
   /// Of a sequence, as long as this object lives.
   PageList list(int copy, std::size_t sequence) const;
 
