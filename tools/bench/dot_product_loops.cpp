@@ -84,8 +84,9 @@ constexpr int kChains256 = 12;  // of 16
   for (int chain = 0; chain < kChains512; ++chain) sums[chain] = _mm512_set1_epi32(chain);
   for (std::int64_t turn = 0; turn < turns; ++turn)
     for (__m512i& sum : sums) sum = _mm512_dpbusd_epi32(sum, a, a);
-  for (int chain = 1; chain < kChains512; ++chain) sums[0] += sums[chain];
-  return static_cast<float>(sums[0][0]);
+  std::uint64_t all = 0;
+  for (const __m512i& sum : sums) all += static_cast<std::uint64_t>(sum[0]);
+  return static_cast<float>(all);
 }
 
 [[gnu::target("avx2,avxvnni")]] float bytes_256(std::int64_t turns) {
@@ -94,8 +95,9 @@ constexpr int kChains256 = 12;  // of 16
   for (int chain = 0; chain < kChains256; ++chain) sums[chain] = _mm256_set1_epi32(chain);
   for (std::int64_t turn = 0; turn < turns; ++turn)
     for (__m256i& sum : sums) sum = _mm256_dpbusd_avx_epi32(sum, a, a);
-  for (int chain = 1; chain < kChains256; ++chain) sums[0] += sums[chain];
-  return static_cast<float>(sums[0][0]);
+  std::uint64_t all = 0;
+  for (const __m256i& sum : sums) all += static_cast<std::uint64_t>(sum[0]);
+  return static_cast<float>(all);
 }
 
 // Three instructions a dot product; the empty assembly keeps their operands opaque, for the first
@@ -110,8 +112,9 @@ constexpr int kChains256 = 12;  // of 16
       asm volatile("" : "+x"(a));
       sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(a, a), ones));
     }
-  for (int chain = 1; chain < kChains256; ++chain) sums[0] += sums[chain];
-  return static_cast<float>(sums[0][0]);
+  std::uint64_t all = 0;
+  for (const __m256i& sum : sums) all += static_cast<std::uint64_t>(sum[0]);
+  return static_cast<float>(all);
 }
 
 // Older compilers know no name for it.
