@@ -22,7 +22,7 @@ AttentionCase small_case() {
 TEST(AttentionBatch, ErrorTellsRightFromWrong) {
   const AttentionCase options = small_case();
   AttentionBatch batch(options, 0);
-  HostAttention attention(2);
+  HostAttention attention(1);
   attention.attend(batch.sequences(1, -1));
   EXPECT_LT(batch.error_of_first_sequence(6), 0.015);
   EXPECT_GT(batch.error_of_first_sequence(6), 0);
