@@ -7,6 +7,7 @@
 #include <string>
 
 #include "modalkv/version.hpp"
+#include "tools/commands/bench.hpp"
 #include "tools/commands/inspect.hpp"
 #include "tools/commands/plan.hpp"
 #include "tools/commands/simulate.hpp"
@@ -43,6 +44,7 @@ int main(int argc, char** argv) {
   modalkv::add_plan_command(app);
   modalkv::add_trace_command(app);
   modalkv::add_inspect_command(app);
+  modalkv::add_bench_command(app, joined(argc, argv));
   try {
     app.parse(argc, argv);
     // Output that did not arrive (a full disk behind a pipe) is a failure too.

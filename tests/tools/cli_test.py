@@ -319,6 +319,128 @@ class TraceCommand(Cli):
         self.assertEqual(json.loads(result.stdout)["trace"]["requests"], 20)
 
 
+class Bench(Cli):
+    """That measurements run and say all they should; how fast anything was decides nothing."""
+
+    TIMES = {"schema_version", "command_line", "host_cpu", "last_level_cache_bytes", "threads",
+             "operation", "bytes_per_run", "runs", "median_ms", "p10_ms", "p90_ms", "min_ms",
+             "gigabytes_per_second", "read_ceiling_gigabytes_per_second", "read_ceiling_loop",
+             "copy_ceiling_gigabytes_per_second", "dot_product_peak_gflops",
+             "dot_product_peak_8bit_gops", "fraction_of_read_ceiling", "rotated_copies", "seed"}
+    ATTENTION = TIMES | {"tokens", "q_heads", "kv_heads", "head_dim", "format", "kernel_target",
+                         "fraction_of_dot_product_peak", "measured_error", "measured_error_heads",
+                         "distinct_pages", "batch", "tokens_of_shortest_sequence",
+                         "tokens_of_longest_sequence"}
+    SMALL = ["--q-heads", 4, "--kv-heads", 2, "--head-dim", 64, "--tokens", 300, "--runs", 2]
+
+    def bench(self, *arguments):
+        result = self.modalkv("bench", *arguments, "--json")
+        self.assertEqual((result.returncode, result.stderr), (0, ""), arguments)
+        return json.loads(result.stdout)
+
+    def assert_times(self, report, runs):
+        self.assertEqual(report["runs"], runs)
+        self.assertLessEqual(report["min_ms"], report["p10_ms"])
+        self.assertLessEqual(report["p10_ms"], report["median_ms"])
+        self.assertLessEqual(report["median_ms"], report["p90_ms"])
+        self.assertGreater(report["min_ms"], 0)
+        self.assertAlmostEqual(report["gigabytes_per_second"] * report["median_ms"],
+                               report["bytes_per_run"] / 1e6, delta=report["bytes_per_run"] / 1e8)
+        for key in ("read_ceiling_gigabytes_per_second", "copy_ceiling_gigabytes_per_second",
+                    "dot_product_peak_gflops", "dot_product_peak_8bit_gops",
+                    "fraction_of_read_ceiling"):
+            self.assertGreater(report[key], 0, key)
+
+    def test_attention_is_right_in_every_format(self):
+        for name, bound in {"fp16": 0.001, "bf16": 0.001, "fp8": 0.005, "int8": 0.005,
+                            "int8-head-int4-g32": 0.015, "int4": 0.015, "int4-channel": 0.015,
+                            "int2-g32": 0.015, "nvfp4": 0.015, "mxfp4": 0.015}.items():
+            with self.subTest(format=name):
+                report = self.bench("attention", "--format", name, *self.SMALL)
+                self.assertLessEqual(self.ATTENTION - set(report), set())
+                self.assert_times(report, 2)
+                self.assertLessEqual(report["measured_error"], bound)
+                self.assertGreater(report["measured_error"], 0)
+                self.assertEqual((report["tokens"], report["format"]), (300, name))
+                self.assertEqual(report["measured_error_heads"], 4)
+        # 300 tokens: 4 pages of 64 and 3 of the last one's 4 tiles; 2 heads of 64 + 64 elements.
+        fp16 = self.bench("attention", "--format", "fp16", *self.SMALL)
+        self.assertEqual(fp16["bytes_per_run"], 304 * 2 * 128 * 2)
+
+    def test_attention_over_a_mix_and_a_batch(self):
+        report = self.bench("attention", "--format", "fp16:0.25,int4:0.75", "--batch", 3,
+                            "--input", "bf16", *self.SMALL)
+        self.assertLessEqual(self.ATTENTION - set(report), set())
+        self.assertLessEqual(report["measured_error"], 0.015)
+        self.assertEqual(report["tokens_of_shortest_sequence"], 200)
+        self.assertEqual(report["tokens_of_longest_sequence"], 400)
+        self.assertEqual([part["format"] for part in report["parts"]], ["fp16", "int4"])
+        self.assertEqual([part["tokens"] for part in report["parts"]], [225, 675])
+        self.assertEqual(sum(part["bytes_per_run"] for part in report["parts"]),
+                         report["bytes_per_run"])
+        self.assertAlmostEqual(report["sum_of_parts_ms"],
+                               sum(part["median_ms"] for part in report["parts"]))
+
+    def test_encode(self):
+        report = self.bench("encode", "--format", "int4", "--kv-heads", 2, "--runs", 1)
+        self.assertLessEqual(self.TIMES - set(report), set())
+        self.assert_times(report, 1)
+        self.assertGreaterEqual(report["bytes_per_run"], 4 << 20)
+        # 4 bits over a group of 64: steps of about a third of a standard deviation.
+        for side in ("keys", "values"):
+            self.assertLess(report[f"rounding_error_of_{side}"], 0.12)
+            self.assertGreater(report[f"rounding_error_of_{side}"], 0.05)
+
+    def test_merge(self):
+        report = self.bench("merge", "--parts", 3, "--rows", 1000, "--runs", 2)
+        self.assertLessEqual(self.TIMES - set(report), set())
+        self.assert_times(report, 2)
+        self.assertEqual(report["bytes_per_run"], 4 * 1000 * 130 * 4)
+        self.assertLess(report["measured_error"], 1e-5)
+
+    def test_the_table_holds_every_figure_of_the_json(self):
+        table = self.modalkv("bench", "merge", "--runs", 1)
+        self.assertEqual((table.returncode, table.stderr), (0, ""))
+        for key in self.bench("merge", "--runs", 1):
+            self.assertIn("\n" + key.replace("_", " ") + " ", table.stdout)
+
+    def test_help_explains_formats_and_results(self):
+        for case, parts in {"attention": ("-channel", "FORMAT:SHARE", "fraction_of_read_ceiling"),
+                            "encode": ("-channel", "Example"), "merge": ("Example",)}.items():
+            result = self.modalkv("bench", case, "--help")
+            self.assertEqual((result.returncode, result.stderr), (0, ""))
+            for part in parts:
+                self.assertIn(part, result.stdout)
+
+    def test_bad_options(self):
+        self.assert_fails(self.modalkv("bench"), code=USAGE)
+        self.assert_fails(self.modalkv("bench", "fly"), code=USAGE)
+        for option, value in (("--tokens", "0"), ("--q-heads", "x"), ("--kv-heads", "0"),
+                              ("--threads", "0"), ("--batch", "-1"), ("--runs", "0"),
+                              ("--head-dim", "512"), ("--page-tokens", "8"),
+                              ("--query-scale", "nan"), ("--seed", "x")):
+            with self.subTest(option=option, value=value):
+                self.assert_fails(self.modalkv("bench", "attention", option, value), option,
+                                  code=USAGE)
+        for arguments, part in {("--format", "int5"): "'int5' is no number format",
+                                ("--format", "int4-g7"): "'-g7'",
+                                ("--format", "fp16:0.5,int4:0.6"): "add up to 1.1",
+                                ("--format", "fp16:0.001,int4:0.999", "--tokens", "16"):
+                                    "leaves a part of the mix without any",
+                                ("--input", "fp32"): "--input 'fp32'",
+                                ("--q-heads", "6", "--kv-heads", "4"): "not a multiple",
+                                ("--head-dim", "100"): "head_dim a multiple of 16",
+                                ("--page-tokens", "20"): "a multiple of 16",
+                                ("--threads", "1024"): "CPUs",
+                                ("--tokens", "100000000"): "GiB of memory are available"}.items():
+            with self.subTest(arguments=arguments):
+                self.assert_fails(self.modalkv("bench", "attention", *arguments), part)
+        self.assert_fails(self.modalkv("bench", "encode", "--format", "fp16:0.5,int4:0.5"),
+                          "no number format")
+        self.assert_fails(self.modalkv("bench", "merge", "--rows", 10_000_000, "--parts", 4096),
+                          "GiB of memory are available")
+
+
 class Samples(Cli):
     def test_the_bundled_sample_is_what_its_readme_says(self):
         samples = pathlib.Path(__file__).parents[2] / "tools" / "samples"
