@@ -14,10 +14,8 @@ constexpr int kTiles = 4;  // tiles of 16 tokens between two looks at the maximu
 constexpr int kBlockTokens = kTiles * kLineRows;
 constexpr int kPassRows = 64;                 // query rows that are held while pages go by
 constexpr int kMaxGroups = kMaxHeadDim / 16;  // of a vector
-constexpr Bytes kPrefetchBytes = 16384;
+constexpr Bytes kPrefetchBytes = 8192;        // ahead: what memory delivers while it answers
 constexpr float kNever = -std::numeric_limits<float>::infinity();
-// 256 products with 8-bit codes stay below 2^31.
-constexpr float kMostUnits = 32767;
 
 // function(0), function(1) ... as constants.
 template <int count, typename Function>
@@ -56,6 +54,10 @@ struct Side {
   }
 
   Bytes pair() const { return format.scale_bytes + format.zero_bytes; }
+  /// From the begin of a page, of a token that begins a tile.
+  Bytes metadata_of(Tokens token) const {
+    return metadata + (format.per_channel ? token / group * dims : token * groups) * pair();
+  }
 
   ElementFormat format;
   Quantization kind;
@@ -72,7 +74,8 @@ struct Block {
   Tokens begin;
   int tiles;
   std::array<const std::byte*, kTiles> pages;
-  std::array<Tokens, kTiles> in_page;  // the first token of each tile
+  std::array<Tokens, kTiles> in_page;        // the first token of each tile
+  std::array<std::ptrdiff_t, kTiles> ahead;  // from each line to the one to be fetched meanwhile
 };
 
 // Of 16 tokens or of 16 channels: value = code * scale + zero.
@@ -86,8 +89,10 @@ inline Affine load_affine(const Side& side, const std::byte* scales, const std::
   if (side.format.scale_bytes == 2) scale = load_fp16(scales);
   if (side.format.scale_bytes == 1)
     scale = number == NumberFormat::mxfp4 ? load_e8m0(scales) : load_e4m3(scales);
-  if (payload_bits(number) == 4 && side.kind == Quantization::floating)
-    scale = scale * broadcast(0.5f);  // of doubled numbers
+  if (payload_bits(number) == 4 && side.kind == Quantization::floating) {
+    scale = scale * broadcast(0.5f);  // codes are the double plus 12
+    return {scale, scale * broadcast(-12)};
+  }
   switch (side.kind) {
     case Quantization::affine:
       return {scale, load_fp16(zero_points)};
@@ -103,10 +108,10 @@ inline Affine load_affine(const Side& side, const std::byte* scales, const std::
 // A query row.
 struct alignas(64) Row {
   alignas(64) std::array<float, kMaxHeadDim> query;
-  alignas(64) std::array<float, kMaxHeadDim> factors;       // operand for keys that are floats
-  alignas(64) std::array<std::int16_t, kMaxHeadDim> units;  // operand for keys that are integers
-  std::array<float, kMaxGroups> group_sums;                 // of the query, as the operand has it
-  float unit;                                               // of `units`
+  alignas(64) std::array<float, kMaxHeadDim> factors;        // operand for keys that are floats
+  alignas(64) std::array<std::byte, 2 * kMaxHeadDim> terms;  // operand for keys that are integers
+  std::array<float, kMaxGroups> group_sums;                  // of the query, as the operand has it
+  float unit;                                                // of `terms`
   float fixed;              // what the zeros of channels add to each logit
   const std::byte* folded;  // the scales of channels that the operand has been multiplied with
   float* output;
@@ -119,133 +124,181 @@ struct alignas(64) Row {
 // The tokens of a block for a row: logits, then exponentials.
 struct alignas(64) Weights {
   alignas(64) std::array<float, kBlockTokens> weights;
-  alignas(64) std::array<float, kBlockTokens> factors;       // operand for values that are floats
-  alignas(64) std::array<std::int16_t, kBlockTokens> units;  // and for those that are integers
+  alignas(64) std::array<float, kBlockTokens> factors;        // operand for values that are floats
+  alignas(64) std::array<std::byte, 2 * kBlockTokens> terms;  // and for those that are integers
   std::array<std::uint32_t, kTiles> visible;
   float unit;
   float fixed;  // what the zeros of tokens add to each channel
 };
 
-// The largest becomes kMostUnits. Returns the unit.
-inline float store_units(std::int16_t* to, const float* from, int count) {
+// Elements become terms, the largest kMostUnits units. Returns the unit. Where `group_sums` is
+// given, adds up the elements of every `group`, as rounded.
+template <typename Codes>
+float store_terms(std::byte* to, std::size_t count, std::span<const float> from,
+                  float* group_sums = nullptr, std::size_t group = 1) {
   Floats most = zeros();
-  for (int i = 0; i < count; i += kLineRows) most = larger(most, magnitude(load(from + i)));
+  for (std::size_t i = 0; i < from.size(); i += kLineRows)
+    most = larger(most, magnitude(load(&from[i])));
   const float highest = largest(most);
-  const Floats inverse = broadcast(highest > 0 ? kMostUnits / highest : 0);
-  for (int i = 0; i < count; i += kLineRows) store_rounded(to + i, load(from + i) * inverse);
-  return highest / kMostUnits;
+  const float unit = highest / Codes::kMostUnits;
+  const Floats inverse = broadcast(highest > 0 ? Codes::kMostUnits / highest : 0);
+  for (std::size_t i = 0; i < from.size(); i += kLineRows) {
+    const Words units =
+        Codes::store_terms(to + i * sizeof(typename Codes::Term), count, load(&from[i]) * inverse);
+    if (group_sums != nullptr) group_sums[i / group] += sum(to_floats(units)) * unit;
+  }
+  return unit;
 }
 
-// Sums of products of integer codes with an operand a row, exact.
-template <int bits, bool e2m1, int rows>
+// Where a line lies, and how far on the one that is to be fetched meanwhile.
+struct LinePlace {
+  const std::byte* line;
+  std::ptrdiff_t ahead;
+};
+
+// Sums of products of the integer codes of kWidth runs of lines with an operand a row, exact.
+// `stride`: bytes from the operand of a row to the next one's. `count`: elements of an operand.
+template <typename Codes, int bits, int rows, std::size_t stride, std::size_t count>
 class IntegerDots {
  public:
-  using Operand = std::int16_t;
-  static constexpr int kDepth = 32 / bits;
+  static constexpr int kDepth = 32 / bits, kWidth = integer_width(rows);
+  static constexpr std::size_t kElementBytes = sizeof(typename Codes::Term);
+  using Places = std::array<LinePlace, kWidth>;
 
   IntegerDots() {
-    unrolled<rows>([&](auto r) __attribute__((always_inline)) {
-      unrolled<kChains>([&](auto c) __attribute__((always_inline)) { sums_[r][c] = zero_words(); });
-    });
+    for (auto& run : sums_)
+      for (auto& row : run)
+        for (auto& term : row)
+          for (Words& sum : term) sum = zero_words();
   }
 
-  /// `stride`: from the operand of a row to the next one's.
-  template <std::size_t stride>
-  [[gnu::always_inline]] void add(const std::byte* line, int lines, const Operand* units) {
-    for (int l = 0; l < lines; l += kStep, line += kStep * kLineBytes, units += kStep * kDepth)
-      unrolled<kStep>([&](auto i) __attribute__((always_inline)) {
-        const Words words = load_line(line + i * kLineBytes);
-        prefetch(line + i * kLineBytes + kPrefetchBytes);
-        unrolled<kPairs>([&](auto p) __attribute__((always_inline)) {
-          const Words pairs = [&] {
-            if constexpr (e2m1) {
-              return e2m1_pairs<p>(words);
-            } else {
-              return integer_pairs<bits, p>(words);
-            }
-          }();
-          constexpr int chain = (i * kPairs + p) % kChains;
+  [[gnu::always_inline]] void add(const Places& places, int lines, const std::byte* operand) {
+    for (Bytes at = 0; at < lines * kLineBytes; at += kLines * kLineBytes)
+      unrolled<kLines>([&](auto i) __attribute__((always_inline)) {
+        Words words[kWidth];
+        unrolled<kWidth>([&](auto w) __attribute__((always_inline)) {
+          const std::byte* line = places[w].line + at + i * kLineBytes;
+          words[w] = load_line(line);
+          prefetch(line + places[w].ahead);
+        });
+        unrolled<Codes::kSteps>([&](auto step) __attribute__((always_inline)) {
+          Words codes[kWidth];
+          unrolled<kWidth>([&](auto w) __attribute__((always_inline)) {
+            codes[w] = Codes::template at<step>(words[w]);
+          });
+          constexpr int chain = (i * Codes::kSteps + step) % kChains;
           unrolled<rows>([&](auto r) __attribute__((always_inline)) {
-            sums_[r][chain] =
-                add_products(sums_[r][chain], pairs, units + r * stride + i * kDepth + 2 * p);
+            unrolled<Codes::kTerms>([&](auto t) __attribute__((always_inline)) {
+              std::int32_t terms;
+              std::memcpy(
+                  &terms,
+                  operand + r * stride + (t * count + step * Codes::kElements) * kElementBytes,
+                  sizeof(terms));
+              unrolled<kWidth>([&](auto w) __attribute__((always_inline)) {
+                Words& sum = sums_[w][r][t][chain];
+                sum = Codes::add_products(sum, codes[w], terms);
+              });
+            });
           });
         });
+        operand += kDepth * kElementBytes;
       });
   }
 
-  Floats result(int row) const {
-    Words total = sums_[row][0];
-    for (int c = 1; c < kChains; ++c) total = total + sums_[row][c];
-    return to_floats(total);
+  Floats result(int run, int row) const {
+    Floats total = zeros();
+    for (const auto& term : sums_[run][row]) {
+      Words sum = term[0];
+      for (int c = 1; c < kChains; ++c) sum = sum + term[c];
+      total = multiply_add(total, broadcast(Codes::kTermStep), to_floats(sum));
+    }
+    return total;
   }
 
  private:
-  static constexpr int kPairs = kDepth / 2;
-  // Where rows are few, additions that wait for each other would be the limit.
-  static constexpr int kChains = kRowsAtOnce < 8 ? 1 : rows <= 2 ? 4 : 2;
-  static constexpr int kStep = kPairs < kChains ? kChains / kPairs : 1;
+  static constexpr int kChains = chains(rows);
+  static constexpr int kLines = Codes::kSteps < kChains ? kChains / Codes::kSteps : 1;
 
-  Words sums_[rows][kChains];
+  Words sums_[kWidth][rows][Codes::kTerms][kChains];
 };
 
 // The same of 16-bit and of E4M3 numbers, in binary32.
-template <typename Pairs, int bits, int rows>
+template <typename Pairs, int bits, int rows, std::size_t stride>
 class FloatDots {
  public:
-  using Operand = float;
-  static constexpr int kDepth = 32 / bits;
+  static constexpr int kDepth = 32 / bits, kWidth = float_width(rows);
+  static constexpr std::size_t kElementBytes = sizeof(float);
+  using Places = std::array<LinePlace, kWidth>;
 
   FloatDots() {
-    unrolled<rows>([&](auto r) __attribute__((always_inline)) { a_[r] = b_[r] = zeros(); });
+    for (auto& run : sums_)
+      for (auto& row : run)
+        for (FloatPairs& sum : row) sum = {zeros(), zeros()};
   }
 
-  template <std::size_t stride>
-  [[gnu::always_inline]] void add(const std::byte* line, int lines, const Operand* factors) {
-    for (int l = 0; l < lines; ++l, line += kLineBytes, factors += kDepth) {
-      const Words words = load_line(line);
-      prefetch(line + kPrefetchBytes);
-      unrolled<kDepth / 2>([&](auto p) __attribute__((always_inline)) {
-        const FloatPairs pairs = [&] {
-          if constexpr (bits == 8) {
-            return Pairs::of(e4m3_as_fp16<p>(words));
-          } else {
-            return Pairs::of(words);
-          }
-        }();
-        unrolled<rows>([&](auto r) __attribute__((always_inline)) {
-          const FloatPairs factor = Pairs::factors(factors + r * stride + 2 * p);
-          a_[r] = multiply_add(pairs.a, factor.a, a_[r]);
-          b_[r] = multiply_add(pairs.b, factor.b, b_[r]);
+  [[gnu::always_inline]] void add(const Places& places, int lines, const std::byte* operand) {
+    for (Bytes at = 0; at < lines * kLineBytes; at += kLines * kLineBytes)
+      unrolled<kLines>([&](auto i) __attribute__((always_inline)) {
+        Words words[kWidth];
+        unrolled<kWidth>([&](auto w) __attribute__((always_inline)) {
+          const std::byte* line = places[w].line + at + i * kLineBytes;
+          words[w] = load_line(line);
+          prefetch(line + places[w].ahead);
         });
+        unrolled<kPairs>([&](auto p) __attribute__((always_inline)) {
+          FloatPairs pairs[kWidth];
+          unrolled<kWidth>([&](auto w) __attribute__((always_inline)) {
+            if constexpr (bits == 8) {
+              pairs[w] = Pairs::of(e4m3_as_fp16<p>(words[w]));
+            } else {
+              pairs[w] = Pairs::of(words[w]);
+            }
+          });
+          constexpr int chain = (i * kPairs + p) % kChains;
+          unrolled<rows>([&](auto r) __attribute__((always_inline)) {
+            const FloatPairs factor = Pairs::factors(operand + r * stride + 2 * p * kElementBytes);
+            unrolled<kWidth>([&](auto w) __attribute__((always_inline)) {
+              FloatPairs& sum = sums_[w][r][chain];
+              sum = {multiply_add(pairs[w].a, factor.a, sum.a),
+                     multiply_add(pairs[w].b, factor.b, sum.b)};
+            });
+          });
+        });
+        operand += kDepth * kElementBytes;
       });
-    }
   }
 
-  Floats result(int row) const {
-    const Floats total = Pairs::rows(a_[row], b_[row]);
+  Floats result(int run, int row) const {
+    FloatPairs sum = sums_[run][row][0];
+    for (int c = 1; c < kChains; ++c)
+      sum = {sum.a + sums_[run][row][c].a, sum.b + sums_[run][row][c].b};
+    const Floats total = Pairs::rows(sum);
     return bits == 8 ? total * broadcast(256) : total;
   }
 
  private:
-  Floats a_[rows], b_[rows];
+  static constexpr int kPairs = kDepth / 2, kChains = chains(rows);
+  static constexpr int kLines = kPairs < kChains ? kChains / kPairs : 1;
+
+  FloatPairs sums_[kWidth][rows][kChains];
 };
 
 // What a number format is to these kernels.
-template <int bits_, bool e2m1>
-struct IntegerCodes {
+template <typename Codes, int bits>
+struct IntegerFormat : Codes {
   static constexpr bool kIntegers = true, kScaled = true;
-  template <int rows>
-  using Dots = IntegerDots<bits_, e2m1, rows>;
+  template <int rows, std::size_t stride, std::size_t count>
+  using Dots = IntegerDots<Codes, bits, rows, stride, count>;
 };
-template <typename Pairs, int bits_>
-struct FloatCodes {
-  static constexpr bool kIntegers = false, kScaled = bits_ == 8;
-  template <int rows>
-  using Dots = FloatDots<Pairs, bits_, rows>;
+template <typename Pairs, int bits>
+struct FloatFormat {
+  static constexpr bool kIntegers = false, kScaled = bits == 8;
+  template <int rows, std::size_t stride, std::size_t>
+  using Dots = FloatDots<Pairs, bits, rows, stride>;
 };
 
 // The query times the scales of channels, for the tokens that share them.
-template <typename Codes>
+template <typename Format>
 void fold_scales(const Side& side, const std::byte* metadata, Row& row) {
   if (row.folded == metadata) return;
   row.folded = metadata;
@@ -259,63 +312,110 @@ void fold_scales(const Side& side, const std::byte* metadata, Row& row) {
     fixed = multiply_add(query, affine.zero, fixed);
   }
   row.fixed = sum(fixed);
-  if constexpr (Codes::kIntegers)
-    row.unit = store_units(row.units.data(), row.factors.data(), side.dims);
+  if constexpr (Format::kIntegers)
+    row.unit =
+        store_terms<Format>(row.terms.data(), kMaxHeadDim,
+                            std::span(row.factors).first(static_cast<std::size_t>(side.dims)));
 }
 
-template <typename Codes>
-const auto* operand(const Row& row) {
-  if constexpr (Codes::kIntegers) {
-    return row.units.data();
+// The operand for keys with a scale a token.
+template <typename Format>
+void prepare(const Side& side, Row& row) {
+  row.folded = nullptr;
+  row.fixed = 0;
+  row.unit = 1;
+  row.group_sums = {};
+  if (side.format.per_channel) return;
+  if constexpr (Format::kIntegers) {
+    row.unit = store_terms<Format>(row.terms.data(), kMaxHeadDim,
+                                   std::span(row.query).first(static_cast<std::size_t>(side.dims)),
+                                   row.group_sums.data(), side.group);
   } else {
-    return row.factors.data();
+    row.factors = row.query;
+  }
+}
+
+template <typename Format>
+const std::byte* operand(const Row& row) {
+  if constexpr (Format::kIntegers) return row.terms.data();
+  return reinterpret_cast<const std::byte*>(row.factors.data());
+}
+
+// Logits where tokens share the scales of channels: the operand changes with the tokens.
+template <typename Format, int rows, typename Places, typename Metadata, typename Store>
+void add_folded_logits(const Side& side, const Places& places, const Metadata& metadata, Row* row,
+                       const Store& store_logits) {
+  using Dots = typename Format::template Dots<rows, sizeof(Row), kMaxHeadDim>;
+  bool alike = true;
+  for (const std::byte* each : metadata) alike &= each == metadata[0];
+  for (std::size_t w = 0; w < metadata.size(); ++w) {
+    for (int r = 0; r < rows; ++r) fold_scales<Format>(side, metadata[w], row[r]);
+    Places own = places;
+    if (!alike) own.fill(places[w]);
+    Dots dots;
+    dots.add(own, side.dims / Dots::kDepth, operand<Format>(row[0]));
+    for (int run = 0; run < Dots::kWidth; ++run)
+      for (int r = 0; r < rows; ++r)
+        if (alike || run == static_cast<int>(w))
+          store_logits(
+              run, r,
+              multiply_add(dots.result(run, r), broadcast(row[r].unit), broadcast(row[r].fixed)));
+    if (alike) return;
   }
 }
 
 // Logits of the tokens of a block for `rows` rows.
-template <typename Codes, int rows>
+template <typename Format, int rows>
 void add_logits(const Side& side, const Block& block, Row* row, Weights* weights) {
-  using Dots = typename Codes::template Dots<rows>;
-  constexpr std::size_t stride = sizeof(Row) / sizeof(typename Dots::Operand);
+  using Dots = typename Format::template Dots<rows, sizeof(Row), kMaxHeadDim>;
   const Bytes tile_lines = side.dims / Dots::kDepth;
-  for (int tile = 0; tile < block.tiles; ++tile) {
-    const std::byte* page = block.pages[static_cast<std::size_t>(tile)];
-    const Tokens token = block.in_page[static_cast<std::size_t>(tile)];
-    const std::byte* line = page + side.lines + token / kLineRows * tile_lines * kLineBytes;
-    const std::byte* metadata = page + side.metadata;
-    Floats logits[rows];
+  for (int first = 0; first < block.tiles; first += Dots::kWidth) {
+    typename Dots::Places places;
+    std::array<const std::byte*, Dots::kWidth> metadata;
+    for (int w = 0; w < Dots::kWidth; ++w) {
+      // What is too many of the tiles, nobody sees.
+      const auto tile = static_cast<std::size_t>(std::min(first + w, block.tiles - 1));
+      const auto run = static_cast<std::size_t>(w);
+      const Tokens token = block.in_page[tile];
+      places[run] = {block.pages[tile] + side.lines + token / kLineRows * tile_lines * kLineBytes,
+                     block.ahead[tile]};
+      metadata[run] = block.pages[tile] + side.metadata_of(token);
+    }
+    const auto store_logits = [&](int w, int r, Floats logits) {
+      store(&weights[r].weights[static_cast<std::size_t>((first + w) * kLineRows)], logits);
+    };
     if (side.format.per_channel) {
-      metadata += token / side.group * side.dims * side.pair();
-      for (int r = 0; r < rows; ++r) fold_scales<Codes>(side, metadata, row[r]);
+      add_folded_logits<Format, rows>(side, places, metadata, row, store_logits);
+      continue;
+    }
+    Floats logits[Dots::kWidth][rows];
+    for (auto& run : logits)
+      for (Floats& logit : run) logit = zeros();
+    std::size_t group = 0;
+    for (int dim = 0; dim < side.dims; dim += side.group, ++group) {
+      const int lines = std::min(side.group, side.dims - dim) / Dots::kDepth;
       Dots dots;
-      dots.template add<stride>(line, static_cast<int>(tile_lines), operand<Codes>(row[0]));
-      for (int r = 0; r < rows; ++r)
-        logits[r] = multiply_add(dots.result(r), broadcast(row[r].unit), broadcast(row[r].fixed));
-    } else {
-      metadata += token * side.groups * side.pair();
-      for (int r = 0; r < rows; ++r) logits[r] = zeros();
-      std::size_t group = 0;
-      for (int first = 0; first < side.dims; first += side.group, ++group) {
-        const int lines = std::min(side.group, side.dims - first) / Dots::kDepth;
-        Dots dots;
-        dots.template add<stride>(line, lines, operand<Codes>(row[0]) + first);
-        line += lines * kLineBytes;
-        if constexpr (Codes::kScaled) {
+      dots.add(places, lines,
+               operand<Format>(row[0]) + static_cast<std::size_t>(dim) * Dots::kElementBytes);
+      for (int w = 0; w < Dots::kWidth; ++w) {
+        const auto run = static_cast<std::size_t>(w);
+        places[run].line += lines * kLineBytes;
+        if constexpr (Format::kScaled) {
           const Affine affine =
-              load_affine(side, metadata, metadata + kLineRows * side.format.scale_bytes);
-          metadata += kLineRows * side.pair();
+              load_affine(side, metadata[run], metadata[run] + kLineRows * side.format.scale_bytes);
+          metadata[run] += kLineRows * side.pair();
           for (int r = 0; r < rows; ++r) {
-            logits[r] =
-                multiply_add(dots.result(r) * broadcast(row[r].unit), affine.scale, logits[r]);
-            logits[r] = multiply_add(affine.zero, broadcast(row[r].group_sums[group]), logits[r]);
+            Floats& logit = logits[w][r];
+            logit = multiply_add(dots.result(w, r) * broadcast(row[r].unit), affine.scale, logit);
+            logit = multiply_add(affine.zero, broadcast(row[r].group_sums[group]), logit);
           }
         } else {
-          for (int r = 0; r < rows; ++r) logits[r] = dots.result(r);
+          for (int r = 0; r < rows; ++r) logits[w][r] = dots.result(w, r);
         }
       }
     }
-    for (int r = 0; r < rows; ++r)
-      store(&weights[r].weights[static_cast<std::size_t>(tile * kLineRows)], logits[r]);
+    for (int w = 0; w < std::min(Dots::kWidth, block.tiles - first); ++w)
+      for (int r = 0; r < rows; ++r) store_logits(w, r, logits[w][r]);
   }
 }
 
@@ -358,9 +458,9 @@ inline void weigh(const Block& block, int dims, Row& row, Weights& weights) {
 }
 
 // The operand for values: weights, with the tokens' scales where they have some.
-template <typename Codes>
+template <typename Format>
 void make_operand(const Affine* affine, int tiles, Weights& weights) {
-  if constexpr (Codes::kScaled) {
+  if constexpr (Format::kScaled) {
     if (affine != nullptr) {
       Floats fixed = zeros();
       for (int tile = 0; tile < tiles; ++tile) {
@@ -374,48 +474,56 @@ void make_operand(const Affine* affine, int tiles, Weights& weights) {
       weights.factors = weights.weights;
     }
   }
-  if constexpr (Codes::kIntegers)
-    weights.unit = store_units(weights.units.data(), weights.factors.data(), tiles * kLineRows);
+  weights.unit = 1;
+  if constexpr (Format::kIntegers)
+    weights.unit = store_terms<Format>(
+        weights.terms.data(), kBlockTokens,
+        std::span(weights.factors).first(static_cast<std::size_t>(tiles * kLineRows)));
 }
 
-template <typename Codes>
-const auto* operand(const Weights& weights) {
-  if constexpr (Codes::kIntegers) {
-    return weights.units.data();
-  } else if constexpr (Codes::kScaled) {
-    return weights.factors.data();
-  } else {
-    return weights.weights.data();
-  }
+template <typename Format>
+const std::byte* operand(const Weights& weights) {
+  if constexpr (Format::kIntegers) return weights.terms.data();
+  return reinterpret_cast<const std::byte*>(Format::kScaled ? weights.factors.data()
+                                                            : weights.weights.data());
 }
 
 // Weighted values of the tokens of a block.
-template <typename Codes, int rows>
+template <typename Format, int rows>
 void add_values(const Side& side, const Block& block, Row* row, Weights* weights) {
-  using Dots = typename Codes::template Dots<rows>;
-  constexpr std::size_t stride = sizeof(Weights) / sizeof(typename Dots::Operand);
+  using Dots = typename Format::template Dots<rows, sizeof(Weights), kBlockTokens>;
   const Bytes block_step = side.page_tokens / Dots::kDepth * kLineBytes;
-  const std::byte* lines[kTiles];
-  const std::byte* metadata[kTiles];
-  for (int tile = 0; tile < block.tiles; ++tile) {
-    const std::byte* page = block.pages[static_cast<std::size_t>(tile)];
-    const Tokens token = block.in_page[static_cast<std::size_t>(tile)];
-    lines[tile] = page + side.lines + token / Dots::kDepth * kLineBytes;
-    metadata[tile] = page + side.metadata +
-                     (side.format.per_channel ? token / side.group * side.dims * side.pair()
-                                              : token * side.groups * side.pair());
+  std::array<const std::byte*, kTiles> lines, metadata;
+  for (std::size_t tile = 0; tile < static_cast<std::size_t>(block.tiles); ++tile) {
+    const Tokens token = block.in_page[tile];
+    lines[tile] = block.pages[tile] + side.lines + token / Dots::kDepth * kLineBytes;
+    metadata[tile] = block.pages[tile] + side.metadata_of(token);
   }
-  const auto add_tiles = [&](Dots & dots, int dim, int first, int end)
-      __attribute__((always_inline)) {
-    for (int tile = first; tile < end; ++tile)
-      dots.template add<stride>(lines[tile] + dim / kLineRows * block_step,
-                                kLineRows / Dots::kDepth,
-                                operand<Codes>(weights[0]) + tile * kLineRows);
+  // Calls add(dots, run, dim) for each 16 channels of [dim, end), tiles [first_tile, end_tile).
+  const auto for_channels = [&](int dim, int end, int first_tile, int end_tile, const auto& add) {
+    for (; dim < end; dim += Dots::kWidth * kLineRows) {
+      Dots dots;
+      for (int tile = first_tile; tile < end_tile; ++tile) {
+        typename Dots::Places places;
+        for (int w = 0; w < Dots::kWidth; ++w) {
+          const int channel_block = std::min(dim / kLineRows + w, end / kLineRows - 1);
+          places[static_cast<std::size_t>(w)] = {
+              lines[static_cast<std::size_t>(tile)] + channel_block * block_step,
+              block.ahead[static_cast<std::size_t>(tile)]};
+        }
+        dots.add(places, kLineRows / Dots::kDepth,
+                 operand<Format>(weights[0]) +
+                     static_cast<std::size_t>(tile * kLineRows) * Dots::kElementBytes);
+      }
+      for (int w = 0; w < std::min(Dots::kWidth, (end - dim) / kLineRows); ++w)
+        add(dots, w, dim + w * kLineRows);
+    }
   };
   if (side.format.per_channel) {
-    for (int r = 0; r < rows; ++r) make_operand<Codes>(nullptr, block.tiles, weights[r]);
+    for (int r = 0; r < rows; ++r) make_operand<Format>(nullptr, block.tiles, weights[r]);
     for (int first = 0, end = 0; first < block.tiles; first = end) {
-      while (end < block.tiles && metadata[end] == metadata[first]) ++end;
+      const std::byte* scales = metadata[static_cast<std::size_t>(first)];
+      while (end < block.tiles && metadata[static_cast<std::size_t>(end)] == scales) ++end;
       float sums[rows];
       for (int r = 0; r < rows; ++r) {
         Floats total = zeros();
@@ -423,89 +531,102 @@ void add_values(const Side& side, const Block& block, Row* row, Weights* weights
           total = total + load(&weights[r].weights[static_cast<std::size_t>(tile * kLineRows)]);
         sums[r] = sum(total);
       }
-      const std::byte* zero_points = metadata[first] + Bytes{side.dims} * side.format.scale_bytes;
-      for (int dim = 0; dim < side.dims; dim += kLineRows) {
-        Dots dots;
-        add_tiles(dots, dim, first, end);
-        const Affine affine =
-            load_affine(side, metadata[first] + Bytes{dim} * side.format.scale_bytes,
-                        zero_points + Bytes{dim} * side.format.zero_bytes);
+      for_channels(0, side.dims, first, end, [&](const Dots& dots, int run, int dim) {
+        const Affine affine = load_affine(side, scales + Bytes{dim} * side.format.scale_bytes,
+                                          scales + Bytes{side.dims} * side.format.scale_bytes +
+                                              Bytes{dim} * side.format.zero_bytes);
         for (int r = 0; r < rows; ++r) {
-          const float unit = Codes::kIntegers ? weights[r].unit : 1;
           Floats output = load(row[r].output + dim);
-          output = multiply_add(dots.result(r) * broadcast(unit), affine.scale, output);
+          output =
+              multiply_add(dots.result(run, r) * broadcast(weights[r].unit), affine.scale, output);
           store(row[r].output + dim, multiply_add(affine.zero, broadcast(sums[r]), output));
         }
-      }
+      });
     }
     return;
   }
-  for (int first = 0; first < side.dims; first += side.group) {
-    if constexpr (Codes::kScaled) {
-      Affine affine[kTiles];
-      for (int tile = 0; tile < block.tiles; ++tile, metadata[tile - 1] += kLineRows * side.pair())
+  for (int dim = 0; dim < side.dims; dim += side.group) {
+    if constexpr (Format::kScaled) {
+      std::array<Affine, kTiles> affine;
+      for (std::size_t tile = 0; tile < static_cast<std::size_t>(block.tiles); ++tile) {
         affine[tile] =
             load_affine(side, metadata[tile], metadata[tile] + kLineRows * side.format.scale_bytes);
-      for (int r = 0; r < rows; ++r) make_operand<Codes>(affine, block.tiles, weights[r]);
-    }
-    const int end = std::min(side.dims, first + side.group);
-    for (int dim = first; dim < end; dim += kLineRows) {
-      Dots dots;
-      add_tiles(dots, dim, 0, block.tiles);
-      for (int r = 0; r < rows; ++r) {
-        const Floats output = load(row[r].output + dim);
-        if constexpr (Codes::kScaled) {
-          const float unit = Codes::kIntegers ? weights[r].unit : 1;
-          store(row[r].output + dim, multiply_add(dots.result(r), broadcast(unit),
-                                                  output + broadcast(weights[r].fixed)));
-        } else {
-          store(row[r].output + dim, output + dots.result(r));
-        }
+        metadata[tile] += kLineRows * side.pair();
       }
+      for (int r = 0; r < rows; ++r) make_operand<Format>(affine.data(), block.tiles, weights[r]);
     }
+    for_channels(dim, std::min(side.dims, dim + side.group), 0, block.tiles,
+                 [&](const Dots& dots, int run, int channel) {
+                   for (int r = 0; r < rows; ++r) {
+                     Floats output = load(row[r].output + channel);
+                     if constexpr (Format::kScaled) {
+                       output = multiply_add(dots.result(run, r), broadcast(weights[r].unit),
+                                             output + broadcast(weights[r].fixed));
+                     } else {
+                       output = output + dots.result(run, r);
+                     }
+                     store(row[r].output + channel, output);
+                   }
+                 });
   }
 }
 
+// The steps of a number format for 1 to kRowsAtOnce rows.
 using Phase = void (*)(const Side&, const Block&, Row*, Weights*);
-
-struct Phases {
-  Phase logits, values;
+struct Kernels {
+  void (*prepare)(const Side&, Row&);
+  std::array<Phase, kRowsAtOnce> logits, values;
 };
 
-template <typename Codes>
-Phases phases_of(int rows) {
-  constexpr auto all = []<int... i>(std::integer_sequence<int, i...>) {
-    return std::array{Phases{add_logits<Codes, i + 1>, add_values<Codes, i + 1>}...};
+template <typename Format, int most_rows = kRowsAtOnce>
+constexpr Kernels kernels_of() {
+  return []<int... i>(std::integer_sequence<int, i...>) {
+    return Kernels{prepare<Format>, {add_logits<Format, i + 1>...}, {add_values<Format, i + 1>...}};
   }
-  (std::make_integer_sequence<int, kRowsAtOnce>{});
-  return all[static_cast<std::size_t>(rows - 1)];
+  (std::make_integer_sequence<int, most_rows>{});
 }
 
-inline Phases phases_of(NumberFormat number, int rows) {
+template <int bits, bool e2m1>
+const Kernels& integer_kernels(bool few_rows) {
+  static constexpr Kernels few =
+      kernels_of<IntegerFormat<CodesOfFewRows<bits, e2m1>, bits>, kFewRows>();
+  static constexpr Kernels any = kernels_of<IntegerFormat<PairCodes<bits, e2m1>, bits>>();
+  return few_rows ? few : any;
+}
+
+// `few_rows`: never more than kFewRows at once.
+inline const Kernels& kernels_of(NumberFormat number, bool few_rows) {
+  static constexpr Kernels fp16 = kernels_of<FloatFormat<Fp16Pairs, 16>>();
+  static constexpr Kernels bf16 = kernels_of<FloatFormat<Bf16Pairs, 16>>();
+  static constexpr Kernels e4m3 = kernels_of<FloatFormat<Fp16Pairs, 8>>();
   switch (number) {
     case NumberFormat::fp16:
-      return phases_of<FloatCodes<Fp16Pairs, 16>>(rows);
+      return fp16;
     case NumberFormat::bf16:
-      return phases_of<FloatCodes<Bf16Pairs, 16>>(rows);
+      return bf16;
     case NumberFormat::fp8_e4m3:
-      return phases_of<FloatCodes<Fp16Pairs, 8>>(rows);
+      return e4m3;
     case NumberFormat::int8:
-      return phases_of<IntegerCodes<8, false>>(rows);
+      return integer_kernels<8, false>(few_rows);
     case NumberFormat::int4:
-      return phases_of<IntegerCodes<4, false>>(rows);
+      return integer_kernels<4, false>(few_rows);
     case NumberFormat::int2:
-      return phases_of<IntegerCodes<2, false>>(rows);
+      return integer_kernels<2, false>(few_rows);
     case NumberFormat::nvfp4:
     case NumberFormat::mxfp4:
       break;
   }
-  return phases_of<IntegerCodes<4, true>>(rows);
+  return integer_kernels<4, true>(few_rows);
 }
 
 // Up to kPassRows query rows against all pages of a list.
 class Pass {
  public:
-  explicit Pass(const PageList& list) : list_(list) {}
+  Pass(const PageList& list, bool few_rows)
+      : list_(list),
+        layout_(list.shape),
+        key_kernels_(kernels_of(list.shape.format.key.number, few_rows)),
+        value_kernels_(kernels_of(list.shape.format.value.number, few_rows)) {}
 
   /// Rows [begin, end) of [tokens, heads of the group] of a KV head.
   void add_head(const Queries& queries, int kv_head, std::int64_t begin, std::int64_t end,
@@ -516,21 +637,25 @@ class Pass {
     head.rows = static_cast<int>(end - begin);
     const int group = queries.heads / list_.shape.kv_heads;
     for (std::int64_t i = begin; i < end; ++i)
-      prepare(rows_[static_cast<std::size_t>(row_count_++)], queries, i / group,
-              kv_head * group + static_cast<int>(i % group), partials);
+      prepare_row(rows_[static_cast<std::size_t>(row_count_++)], queries, i / group,
+                  kv_head * group + static_cast<int>(i % group), partials);
   }
 
   void run() const {
-    const PageShape& shape = list_.shape;
-    for (Tokens begin = 0; begin < list_.tokens; begin += kBlockTokens) {
-      Block block{begin, 0, {}, {}};
-      for (Tokens token = begin; token < std::min(list_.tokens, begin + kBlockTokens);
-           token += kLineRows, ++block.tiles) {
-        const auto tile = static_cast<std::size_t>(block.tiles);
-        block.pages[tile] = list_.pages[static_cast<std::size_t>(token / shape.tokens)];
-        block.in_page[tile] = token % shape.tokens;
+    const Tokens page_tokens = list_.shape.tokens;
+    const auto pages = static_cast<std::int64_t>(list_.pages.size());
+    // Small pages go together, so that a block is full.
+    const std::int64_t together = std::max<Tokens>(1, kBlockTokens / page_tokens);
+    for (std::int64_t page = 0; page < pages; page += together) {
+      const Tokens begin = page * page_tokens;
+      const Tokens end = std::min(list_.tokens, begin + together * page_tokens);
+      for (int h = 0; h < head_count_; ++h) {
+        const Head& head = heads_[static_cast<std::size_t>(h)];
+        prefetch_metadata(head.kv_head, page, page + together);
+        for (Tokens token = begin; token < end; token += kBlockTokens)
+          add_block(block_at(token, std::min(end, token + kBlockTokens), head.kv_head, together),
+                    head);
       }
-      for (int h = 0; h < head_count_; ++h) add_block(block, heads_[static_cast<std::size_t>(h)]);
     }
   }
 
@@ -539,8 +664,8 @@ class Pass {
     int kv_head, first_row, rows;
   };
 
-  void prepare(Row& row, const Queries& queries, Tokens token, int head,
-               std::span<float> partials) const {
+  void prepare_row(Row& row, const Queries& queries, Tokens token, int head,
+                   std::span<float> partials) const {
     const int dims = list_.shape.head_dim;
     const std::uint16_t* from =
         queries.elements + token * queries.token_stride + head * queries.head_stride;
@@ -560,25 +685,7 @@ class Pass {
           queries.window > 0 ? std::max(lowest, std::int64_t{row.last} - queries.window + 1)
                              : lowest);
     }
-    row.folded = nullptr;
-    row.fixed = 0;
-    row.unit = 1;
-    row.factors = row.query;
-    const ElementFormat& format = list_.shape.format.key;
-    if (format.per_channel || quantization(format) == Quantization::none ||
-        format.number == NumberFormat::fp8_e4m3) {
-      row.group_sums = {};
-      return;
-    }
-    row.unit = store_units(row.units.data(), row.query.data(), dims);
-    const auto group = static_cast<int>(group_elements(format, list_.shape));
-    for (int first = 0; first < dims; first += group) {
-      std::int32_t units = 0;
-      for (int d = first; d < std::min(dims, first + group); ++d)
-        units += row.units[static_cast<std::size_t>(d)];
-      row.group_sums[static_cast<std::size_t>(first / group)] =
-          static_cast<float>(units) * row.unit;
-    }
+    key_kernels_.prepare(Side(list_, false, head / (queries.heads / list_.shape.kv_heads)), row);
   }
 
   // Tokens of a tile that the row sees, a bit each.
@@ -589,6 +696,45 @@ class Pass {
       mask &= ~static_cast<std::uint32_t>(list_.hidden[static_cast<std::size_t>(token / 64)] >>
                                           token % 64);
     return row.bounded ? within(mask, list_.positions.data() + token, row.first, row.last) : mask;
+  }
+
+  // Payload of the pages is read from head to head, and from a page to the one that is `together`
+  // further on.
+  Block block_at(Tokens begin, Tokens end, int kv_head, std::int64_t together) const {
+    const Tokens page_tokens = list_.shape.tokens;
+    const Bytes payload = layout_.key_lines(list_.shape.kv_heads);
+    const Bytes distance = std::min(kPrefetchBytes, payload);
+    const bool within = layout_.key_lines(kv_head) + distance < payload;
+    Block block{begin, 0, {}, {}, {}};
+    for (Tokens token = begin; token < end; token += kLineRows, ++block.tiles) {
+      const auto tile = static_cast<std::size_t>(block.tiles);
+      const auto page = static_cast<std::size_t>(token / page_tokens);
+      const std::size_t next = page + static_cast<std::size_t>(together);
+      block.pages[tile] = list_.pages[page];
+      block.in_page[tile] = token % page_tokens;
+      block.ahead[tile] = 0;
+      if (within) block.ahead[tile] = distance;
+      if (!within && next < list_.pages.size())
+        block.ahead[tile] = list_.pages[next] - list_.pages[page] + distance - payload;
+    }
+    return block;
+  }
+
+  void prefetch_metadata(int kv_head, std::int64_t begin, std::int64_t end) const {
+    const Bytes head_bytes = layout_.key_metadata(1) - layout_.key_metadata(0);
+    const auto heads_ahead = static_cast<int>(divide_up(kPrefetchBytes, layout_.key_lines(1)));
+    std::int64_t step = 0;
+    int head = kv_head + heads_ahead;
+    if (head >= list_.shape.kv_heads) {
+      step = end - begin;
+      head = std::min(head - list_.shape.kv_heads, list_.shape.kv_heads - 1);
+    }
+    const auto pages = static_cast<std::int64_t>(list_.pages.size());
+    for (std::int64_t page = begin + step; page < std::min(pages, end + step); ++page) {
+      const std::byte* metadata =
+          list_.pages[static_cast<std::size_t>(page)] + layout_.key_metadata(head);
+      for (Bytes at = 0; at < head_bytes; at += kLineBytes) prefetch(metadata + at);
+    }
   }
 
   void add_block(const Block& block, const Head& head) const {
@@ -603,14 +749,18 @@ class Pass {
           seen |= weights[static_cast<std::size_t>(r)].visible[static_cast<std::size_t>(tile)] =
               visible(rows[r], block.begin + tile * kLineRows);
       if (seen == 0) continue;
-      phases_of(keys.format.number, count).logits(keys, block, rows, weights.data());
+      key_kernels_.logits[static_cast<std::size_t>(count - 1)](keys, block, rows, weights.data());
       for (int r = 0; r < count; ++r)
         weigh(block, keys.dims, rows[r], weights[static_cast<std::size_t>(r)]);
-      phases_of(values.format.number, count).values(values, block, rows, weights.data());
+      value_kernels_.values[static_cast<std::size_t>(count - 1)](values, block, rows,
+                                                                 weights.data());
     }
   }
 
   const PageList& list_;
+  PageLayout layout_;
+  const Kernels& key_kernels_;
+  const Kernels& value_kernels_;
   mutable std::array<Row, kPassRows> rows_;
   int row_count_ = 0;
   std::array<Head, kPassRows> heads_;
@@ -623,7 +773,7 @@ inline void attend_with_vectors(const Queries& queries, const PageList& list, in
   const int heads = static_cast<int>(std::max<std::int64_t>(1, kPassRows / head_rows));
   for (int first = first_kv_head; first < end_kv_head; first += heads)
     for (std::int64_t row = 0; row < head_rows; row += kPassRows) {
-      Pass pass(list);
+      Pass pass(list, head_rows <= kFewRows);
       for (int head = first; head < std::min(end_kv_head, first + heads); ++head)
         pass.add_head(queries, head, row, std::min(head_rows, row + kPassRows), partials);
       pass.run();

@@ -71,11 +71,6 @@ inline Words operator+(Words a, Words b) {
 inline Floats to_floats(Words integers) {
   return {_mm512_cvtepi32_ps(integers.v)};
 }
-/// Rounded to 16-bit integers; all must be in range.
-inline void store_rounded(std::int16_t* to, Floats x) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
-                      _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(x.v)));
-}
 /// A bit for each of 16 integers from `from` that is in [first, last]. Reads those of `mask` only.
 inline std::uint32_t within(std::uint32_t mask, const std::int32_t* from, std::int32_t first,
                             std::int32_t last) {
@@ -107,25 +102,103 @@ inline Floats load_e8m0(const std::byte* from) {
   return {_mm512_castsi512_ps(_mm512_max_epi32(_mm512_slli_epi32(codes, 23), lowest))};
 }
 
-/// Pair `p` of each word's codes, as 16-bit integers.
-template <int bits, int p>
-Words integer_pairs(Words words) {
-  return {_mm512_and_si512(_mm512_srli_epi16(words.v, bits * p),
-                           _mm512_set1_epi16(static_cast<short>((1 << bits) - 1)))};
+// Codes of a line, some elements of each row at a time. The operand of a row is whole multiples of
+// a unit, at most kMostUnits, in terms of sizeof(Term) bytes. Of E2M1 numbers, the double plus 12
+// makes codes of them.
+
+/// Neighbours as 16-bit integers.
+template <int bits, bool e2m1>
+struct PairCodes {
+  using Term = std::int16_t;
+  static constexpr int kTerms = 1;
+  static constexpr float kTermStep = 1, kMostUnits = 32767;  // 256 products stay below 2^31
+  static constexpr int kElements = 2;                        // of each row in a vector
+  static constexpr int kSteps = 16 / bits;                   // vectors of a line
+
+  template <int step>
+  static Words at(Words words) {
+    const __m512i shifted = step == 0 ? words.v : _mm512_srli_epi16(words.v, bits * step);
+    if constexpr (!e2m1)
+      return {_mm512_and_si512(shifted, _mm512_set1_epi16(static_cast<short>((1 << bits) - 1)))};
+    const __m512i levels =
+        _mm512_set_epi16(0, 4, 6, 8, 9, 10, 11, 12, 24, 20, 18, 16, 15, 14, 13, 12, 0, 4, 6, 8, 9,
+                         10, 11, 12, 24, 20, 18, 16, 15, 14, 13, 12);
+    // The permutation looks at five bits, of which the fifth does not matter.
+    return {_mm512_permutexvar_epi16(shifted, levels)};
+  }
+  /// Of 16 elements. Returns the units. `to` is the first of all terms plus the elements before.
+  static Words store_terms(std::byte* to, std::size_t, Floats units) {
+    const __m512i whole = _mm512_cvtps_epi32(units.v);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi32_epi16(whole));
+    return {whole};
+  }
+  static Words add_products(Words sums, Words codes, std::int32_t terms) {
+    return {_mm512_dpwssd_epi32(sums.v, codes.v, _mm512_set1_epi32(terms))};
+  }
+};
+
+/// Fours of bytes, against two terms of 8 bits, high * 128 + low: less to unpack, more to add.
+template <int bits, bool e2m1>
+struct ByteCodes {
+  using Term = std::int8_t;
+  static constexpr int kTerms = 2;
+  static constexpr float kTermStep = 128, kMostUnits = 127 * kTermStep;
+  static constexpr int kElements = 4;
+  static constexpr int kSteps = 8 / bits;
+
+  template <int step>
+  static Words at(Words words) {
+    if constexpr (bits == 8) return words;
+    const __m512i codes =
+        _mm512_and_si512(step == 0 ? words.v : _mm512_srli_epi32(words.v, bits * step),
+                         _mm512_set1_epi8(static_cast<char>((1 << bits) - 1)));
+    if constexpr (!e2m1) return {codes};
+    const __m128i levels = _mm_set_epi8(0, 4, 6, 8, 9, 10, 11, 12, 24, 20, 18, 16, 15, 14, 13, 12);
+    return {_mm512_shuffle_epi8(_mm512_broadcast_i32x4(levels), codes)};
+  }
+  /// In the order in which `at` gives their codes; the low terms lie `count` behind the high ones.
+  static Words store_terms(std::byte* to, std::size_t count, Floats units) {
+    alignas(16) static constexpr auto order = [] {
+      std::array<char, 16> places{};
+      for (int i = 0; i < 16; ++i) {
+        const int byte = i % 4, step = i / 4 % kSteps, word = i / 4 / kSteps;
+        places[static_cast<std::size_t>(i)] =
+            static_cast<char>(word * 4 * kSteps + 2 * (8 / bits * (byte % 2) + step) + byte / 2);
+      }
+      return places;
+    }();
+    const __m128i places = _mm_load_si128(reinterpret_cast<const __m128i*>(order.data()));
+    const auto store_bytes = [&](std::byte* at, __m512i x) {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(at),
+                       _mm_shuffle_epi8(_mm512_cvtepi32_epi8(x), places));
+    };
+    const __m512i whole = _mm512_cvtps_epi32(units.v);
+    const __m512i high = _mm512_srai_epi32(_mm512_add_epi32(whole, _mm512_set1_epi32(64)), 7);
+    store_bytes(to, high);
+    store_bytes(to + count, _mm512_sub_epi32(whole, _mm512_slli_epi32(high, 7)));
+    return {whole};
+  }
+  static Words add_products(Words sums, Words codes, std::int32_t terms) {
+    return {_mm512_dpbusd_epi32(sums.v, codes.v, _mm512_set1_epi32(terms))};
+  }
+};
+
+/// What suits few query rows a head, for which unpacking counts, and many.
+template <int bits, bool e2m1>
+using CodesOfFewRows = ByteCodes<bits, e2m1>;
+inline constexpr int kFewRows = 2;
+
+/// Runs of lines that are worked on together, so that what is broadcast serves all of them. Few
+/// rows wait for memory, which likes to be read in order.
+constexpr int integer_width(int rows) {
+  return rows <= kFewRows ? 1 : 2;
 }
-/// The same of E2M1 numbers, doubled to make integers of them.
-template <int p>
-Words e2m1_pairs(Words words) {
-  const __m512i doubled = _mm512_set_epi16(-12, -8, -6, -4, -3, -2, -1, 0, 12, 8, 6, 4, 3, 2, 1, 0,
-                                           -12, -8, -6, -4, -3, -2, -1, 0, 12, 8, 6, 4, 3, 2, 1, 0);
-  // The permutation looks at five bits, of which the fifth does not matter.
-  return {_mm512_permutexvar_epi16(_mm512_srli_epi16(words.v, 4 * p), doubled)};
+constexpr int float_width(int rows) {
+  return rows == 3 || rows == 4 ? 2 : 1;
 }
-/// Adds the products of pairs with one pair of 16-bit integers.
-inline Words add_products(Words sums, Words pairs, const std::int16_t* pair) {
-  std::int32_t both;
-  std::memcpy(&both, pair, sizeof(both));
-  return {_mm512_dpwssd_epi32(sums.v, pairs.v, _mm512_set1_epi32(both))};
+/// Sums of a row and a run, so that additions do not wait for each other.
+constexpr int chains(int rows) {
+  return rows <= kFewRows ? 2 : 1;
 }
 
 /// Pairs of numbers as floats, in two vectors; which lies where, only the three below know.
@@ -139,18 +212,18 @@ struct Fp16Pairs {
     return {{_mm512_cvtph_ps(_mm512_castsi512_si256(words.v))},
             {_mm512_cvtph_ps(_mm512_extracti64x4_epi64(words.v, 1))}};
   }
-  static FloatPairs factors(const float* pair) {
+  static FloatPairs factors(const std::byte* pair) {
     double both;
     std::memcpy(&both, pair, sizeof(both));
     const Floats x{_mm512_castpd_ps(_mm512_set1_pd(both))};
     return {x, x};
   }
-  static Floats rows(Floats a, Floats b) {
+  static Floats rows(const FloatPairs& sums) {
     const __m512i even =
         _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
     const __m512i odd = _mm512_set_epi32(31, 29, 27, 25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
-    return {_mm512_add_ps(_mm512_permutex2var_ps(a.v, even, b.v),
-                          _mm512_permutex2var_ps(a.v, odd, b.v))};
+    return {_mm512_add_ps(_mm512_permutex2var_ps(sums.a.v, even, sums.b.v),
+                          _mm512_permutex2var_ps(sums.a.v, odd, sums.b.v))};
   }
 };
 
@@ -171,8 +244,12 @@ struct Bf16Pairs {
             {_mm512_castsi512_ps(
                 _mm512_and_si512(words.v, _mm512_set1_epi32(static_cast<int>(0xffff0000))))}};
   }
-  static FloatPairs factors(const float* pair) { return {broadcast(pair[0]), broadcast(pair[1])}; }
-  static Floats rows(Floats a, Floats b) { return a + b; }
+  static FloatPairs factors(const std::byte* pair) {
+    float both[2];
+    std::memcpy(both, pair, sizeof(both));
+    return {broadcast(both[0]), broadcast(both[1])};
+  }
+  static Floats rows(const FloatPairs& sums) { return sums.a + sums.b; }
 };
 
 // Inlined early: GCC 12 drops calls of functions that do nothing but prefetch.
