@@ -14,6 +14,7 @@ constexpr int kTiles = 4;  // tiles of 16 tokens between two looks at the maximu
 constexpr int kBlockTokens = kTiles * kLineRows;
 constexpr int kPassRows = 64;                 // query rows that are held while pages go by
 constexpr int kMaxGroups = kMaxHeadDim / 16;  // of a vector
+constexpr Bytes kIdleBytes = 1024;            // fetched while logits become weights
 constexpr Bytes kPrefetchBytes = 8192;        // ahead: what memory delivers while it answers
 constexpr float kNever = -std::numeric_limits<float>::infinity();
 
@@ -750,6 +751,8 @@ class Pass {
               visible(rows[r], block.begin + tile * kLineRows);
       if (seen == 0) continue;
       key_kernels_.logits[static_cast<std::size_t>(count - 1)](keys, block, rows, weights.data());
+      const std::byte* next = block.pages[0] + values.lines + block.ahead[0];
+      for (Bytes at = 0; at < kIdleBytes; at += kLineBytes) prefetch(next + at);
       for (int r = 0; r < count; ++r)
         weigh(block, keys.dims, rows[r], weights[static_cast<std::size_t>(r)]);
       value_kernels_.values[static_cast<std::size_t>(count - 1)](values, block, rows,
