@@ -21,8 +21,8 @@
 //     rounded down so far that the largest elements' code is 128, which wraps to -128: they decode
 //     with the wrong sign. FP16, FP32 and fewer bits are not concerned.
 //   - Where the scale is subnormal, codes are beyond 2^(bits - 1) - 1, and may wrap too.
-//   - The largest FP16 numbers may decode to infinity: the rounded scale times their code is beyond
-//     65504.
+//   - The largest numbers of a type may decode to infinity: the rounded scale times their code is
+//     beyond it.
 #pragma once
 
 #include <cstddef>
