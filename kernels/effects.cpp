@@ -8,6 +8,7 @@
 #include "kernels/attention.hpp"
 #include "kernels/checksum.hpp"
 #include "kernels/page_codec.hpp"
+#include "kernels/token_scores.hpp"
 
 namespace modalkv {
 namespace {
@@ -47,52 +48,24 @@ class Effects {
         .status;
   }
   Status operator()(const Attend& op) const {
-    const PageShape& shape = op.shape;
-    const std::int64_t rows = std::int64_t{op.query_tokens} * op.query_heads;
     const std::span partials = as<float>(op.partials);
-    clear_partials(partials, rows, shape.head_dim);
-    const Queries queries{.elements = as<std::uint16_t>(op.queries).data(),
-                          .number = op.input,
-                          .tokens = op.query_tokens,
-                          .heads = op.query_heads,
-                          .token_stride = std::int64_t{op.query_heads} * shape.head_dim,
-                          .head_stride = shape.head_dim,
-                          .scale = op.logit_scale,
-                          .positions = as<std::int32_t>(op.query_positions),
-                          .window = op.window};
-    const std::span positions = as<std::int32_t>(op.token_positions);
-    const std::span hidden = as<std::uint64_t>(op.hidden);
-    const auto part = [](auto span, std::int64_t begin, std::int64_t count) {
-      return span.empty()
-                 ? span
-                 : span.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(count));
-    };
-    // Pages in handfuls, whose tokens fill whole words of `hidden`.
-    constexpr std::int64_t kHandful = 64;
-    std::array<const std::byte*, kHandful> pages;
-    const Tokens step = kHandful * shape.tokens;
-    for (Tokens begin = 0; begin < op.tokens; begin += step) {
-      const Tokens tokens = std::min(step, op.tokens - begin);
-      const auto count = static_cast<std::size_t>(divide_up(tokens, shape.tokens));
-      for (std::size_t i = 0; i < count; ++i) {
-        pages[i] = listed_page(op, begin / shape.tokens + static_cast<std::int64_t>(i));
-        if (pages[i] == nullptr) return Status::rejected;
-      }
-      attend(queries,
-             {.shape = shape,
-              .scales = {op.key_scale, op.value_scale},
-              .pages = {pages.data(), count},
-              .tokens = tokens,
-              .positions = part(positions, begin, tokens),
-              .hidden = part(hidden, begin / 64, divide_up(tokens, 64))},
-             0, shape.kv_heads, partials);
-    }
-    return Status::ok;
+    clear_partials(partials, std::int64_t{op.query_tokens} * op.query_heads, op.shape.head_dim);
+    return for_each_list(op, {op.key_scale, op.value_scale}, [&](const PageList& list, Tokens) {
+      attend(queries(op), list, 0, op.shape.kv_heads, partials);
+    });
   }
   Status operator()(const Merge& merge) const {
     merge_partials(as<float>(merge.partials), merge.parts, merge.rows, merge.head_dim,
                    as<float>(merge.to));
     return Status::ok;
+  }
+  Status operator()(const Score& op) const {
+    const std::span scores = as<float>(op.scores);
+    std::fill(scores.begin(), scores.end(), 0.0f);
+    return for_each_list(op, {.key = op.key_scale}, [&](const PageList& list, Tokens first) {
+      add_token_scores(queries(op), list, as<float>(op.partials), as<float>(op.scratch),
+                       part(scores, first, list.tokens));
+    });
   }
   Status operator()(const EngineWork&) const { return Status::unsupported; }
 
@@ -105,13 +78,59 @@ class Effects {
     if (address.bytes == 0) return {};
     return {reinterpret_cast<T*>(at(address)), size(address) / sizeof(T)};
   }
+  // What may be missing (empty) stays so.
+  template <typename T>
+  static std::span<T> part(std::span<T> whole, std::int64_t begin, std::int64_t count) {
+    return whole.empty()
+               ? whole
+               : whole.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(count));
+  }
+
+  // Attend and Score: their queries, and their pages as lists.
+  template <typename OverPages>
+  Queries queries(const OverPages& op) const {
+    return {.elements = as<std::uint16_t>(op.queries).data(),
+            .number = op.input,
+            .tokens = op.query_tokens,
+            .heads = op.query_heads,
+            .token_stride = std::int64_t{op.query_heads} * op.shape.head_dim,
+            .head_stride = op.shape.head_dim,
+            .scale = op.logit_scale,
+            .positions = as<std::int32_t>(op.query_positions),
+            .window = op.window};
+  }
+  // Pages in handfuls, whose tokens fill whole words of `hidden`; `use` gets each as a list, and
+  // its first token. Ends where the table points out of the pages.
+  template <typename OverPages, typename Use>
+  Status for_each_list(const OverPages& op, const TensorScales& scales, Use use) const {
+    constexpr std::int64_t kHandful = 64;
+    std::array<const std::byte*, kHandful> pages;
+    const Tokens step = kHandful * op.shape.tokens;
+    for (Tokens begin = 0; begin < op.tokens; begin += step) {
+      const Tokens tokens = std::min(step, op.tokens - begin);
+      const auto count = static_cast<std::size_t>(divide_up(tokens, op.shape.tokens));
+      for (std::size_t i = 0; i < count; ++i) {
+        pages[i] = listed_page(op, begin / op.shape.tokens + static_cast<std::int64_t>(i));
+        if (pages[i] == nullptr) return Status::rejected;
+      }
+      use(PageList{.shape = op.shape,
+                   .scales = scales,
+                   .pages = {pages.data(), count},
+                   .tokens = tokens,
+                   .positions = part(as<std::int32_t>(op.token_positions), begin, tokens),
+                   .hidden = part(as<std::uint64_t>(op.hidden), begin / 64, divide_up(tokens, 64))},
+          begin);
+    }
+    return Status::ok;
+  }
   // nullptr where the table points out of the pages.
-  const std::byte* listed_page(const Attend& attend, std::int64_t index) const {
+  template <typename OverPages>
+  const std::byte* listed_page(const OverPages& op, std::int64_t index) const {
     Bytes offset = 0;
-    std::memcpy(&offset, at(attend.page_table) + index * kPageTableEntryBytes, sizeof(offset));
-    const Bytes behind = attend.pages.offset + attend.pages.bytes - page_bytes(attend.shape);
-    if (offset < attend.pages.offset || offset > behind) return nullptr;
-    return memory_[attend.pages.space.index] + offset;
+    std::memcpy(&offset, at(op.page_table) + index * kPageTableEntryBytes, sizeof(offset));
+    const Bytes behind = op.pages.offset + op.pages.bytes - page_bytes(op.shape);
+    if (offset < op.pages.offset || offset > behind) return nullptr;
+    return memory_[op.pages.space.index] + offset;
   }
   static std::size_t size(const Address& address) {
     return static_cast<std::size_t>(address.bytes);

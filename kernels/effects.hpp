@@ -16,8 +16,8 @@ using SpaceMemory = std::span<std::byte* const>;
 /// the spaces, and nobody else may touch what it accesses meanwhile.
 ///   ok           done
 ///   checksum     Verify found other bytes
-///   rejected     Encode met an element that is not finite or beyond the format, or Attend a page
-///                out of bounds; what it writes is undefined
+///   rejected     Encode met an element that is not finite or beyond the format, or Attend or
+///                Score a page out of bounds; what it writes is undefined
 ///   unsupported  nothing was done: EngineWork is the engine's
 /// Allocates nothing.
 Status perform(const Op& op, SpaceMemory memory);

@@ -32,37 +32,46 @@ struct ShapeCheck {
     return unless(encode.keys.bytes == rows_bytes && encode.values.bytes == rows_bytes,
                   "keys or values are not [tokens, kv_heads, head_dim] in 16 bits");
   }
-  const char* operator()(const Attend& attend) const {
-    const PageShape& shape = attend.shape;
+  // What Attend and Score have in common: queries, and the pages that they see.
+  template <typename OverPages>
+  static const char* over_pages(const OverPages& op) {
+    const PageShape& shape = op.shape;
     if (!is_page(shape)) return "no page has this shape";
-    const std::int64_t rows = std::int64_t{attend.query_tokens} * attend.query_heads;
-    if (attend.tokens < 1 || rows < 1 || shape.tokens < 1) return "no tokens or no queries";
-    if (attend.page_table.bytes != divide_up(attend.tokens, shape.tokens) * kPageTableEntryBytes)
+    const std::int64_t rows = std::int64_t{op.query_tokens} * op.query_heads;
+    if (op.tokens < 1 || rows < 1) return "no tokens or no queries";
+    if (op.page_table.bytes != divide_up(op.tokens, shape.tokens) * kPageTableEntryBytes)
       return "the page table does not have an entry for each page";
-    if (attend.pages.bytes < page_bytes(shape)) return "less than a page to attend to";
-    if (!aligned(attend.queries, 2) || !aligned(attend.partials, 4) ||
-        !aligned(attend.query_positions, 4) || !aligned(attend.token_positions, 4) ||
-        !aligned(attend.hidden, 8))
+    if (op.pages.bytes < page_bytes(shape)) return "less than a page to attend to";
+    if (!aligned(op.queries, 2) || !aligned(op.partials, 4) || !aligned(op.query_positions, 4) ||
+        !aligned(op.token_positions, 4) || !aligned(op.hidden, 8))
       return "queries, partials, positions or hidden bits are not aligned to their elements";
-    if (attend.query_heads % shape.kv_heads != 0) return "KV heads do not divide its query heads";
-    if (payload_bits(attend.input) != 16) return "its queries are not 16-bit numbers";
-    if (attend.query_positions.bytes != 0 &&
-        (attend.query_positions.bytes != attend.query_tokens * 4 ||
-         attend.token_positions.bytes != attend.tokens * 4))
+    if (op.query_heads % shape.kv_heads != 0) return "KV heads do not divide its query heads";
+    if (payload_bits(op.input) != 16) return "its queries are not 16-bit numbers";
+    if (op.query_positions.bytes != 0 && (op.query_positions.bytes != op.query_tokens * 4 ||
+                                          op.token_positions.bytes != op.tokens * 4))
       return "positions are not those of each query and each token, in 32 bits";
-    if (attend.hidden.bytes != 0 && attend.hidden.bytes != divide_up(attend.tokens, 64) * 8)
+    if (op.hidden.bytes != 0 && op.hidden.bytes != divide_up(op.tokens, 64) * 8)
       return "hidden tokens are not a bit for each";
-    if (attend.queries.bytes != rows * shape.head_dim * 2)
+    if (op.queries.bytes != rows * shape.head_dim * 2)
       return "queries are not [query_tokens, query_heads, head_dim] in 16 bits";
-    return unless(attend.partials.bytes == partial_bytes(rows, shape.head_dim),
+    return unless(op.partials.bytes == partial_bytes(rows, shape.head_dim),
                   "partials do not have a row for each query");
   }
+  const char* operator()(const Attend& attend) const { return over_pages(attend); }
   const char* operator()(const Merge& merge) const {
     const Bytes part_bytes = partial_bytes(merge.rows, merge.head_dim);
     if (merge.parts < 1 || merge.rows < 1) return "nothing to merge";
     if (!aligned(merge.partials, 4) || !aligned(merge.to, 4)) return "partials at odd bytes";
     return unless(merge.partials.bytes == merge.parts * part_bytes && merge.to.bytes == part_bytes,
                   "partials are not `parts` times as long as the result");
+  }
+  const char* operator()(const Score& score) const {
+    if (const char* complaint = over_pages(score); *complaint != 0) return complaint;
+    if (!aligned(score.scores, 4) || !aligned(score.scratch, 4))
+      return "32-bit floats at odd bytes";
+    if (score.scores.bytes != score.tokens * 4) return "not a score for each token";
+    return unless(score.scratch.bytes == score_scratch_bytes(score.shape),
+                  "its scratch does not hold the keys of a page");
   }
   const char* operator()(const EngineWork& work) const {
     return unless(work.duration_ns >= 0, "a negative duration");

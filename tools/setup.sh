@@ -34,6 +34,7 @@ if [[ -n "${1:-}" ]]; then
     "gtest/gtest.h libgtest-dev"
     "benchmark/benchmark.h libbenchmark-dev"
     "clang-format clang-format"
+    "qemu-x86_64 qemu-user"
   )
 fi
 if [[ "${1:-}" == --nightly ]]; then

@@ -97,13 +97,38 @@ struct Merge {
   std::int32_t head_dim = 0;
 };
 
+/// How much probe queries attend to each of the first `tokens` tokens of a list of pages: the mean
+/// attention probability over the probe rows [query_tokens, query_heads] that see the token, so
+/// that tokens which more probes see are not favoured for that (ZipCache, He et al. 2024). 0 for a
+/// token that no probe sees. Ends in Status::rejected where the page table points out of `pages`.
+struct Score {
+  Address queries;
+  Address pages;       ///< as in Attend
+  Address page_table;  ///< as in Attend
+  /// Of the same rows over all KV that they see, in this list and elsewhere: Attend's result,
+  /// merged where there are several lists. Gives each row's maximum and sum.
+  Address partials;
+  Address scores;   ///< 32-bit floats, one a token
+  Address scratch;  ///< score_scratch_bytes; what it holds afterwards is undefined
+  PageShape shape{};
+  Tokens tokens = 0;
+  std::int32_t query_heads = 0;  ///< a multiple of the page's KV heads
+  std::int32_t query_tokens = 0;
+  NumberFormat input = NumberFormat::fp16;  ///< of the queries: fp16 or bf16
+  float logit_scale = 1;
+  float key_scale = 1;                           ///< of formats without a stored scale
+  Address query_positions{}, token_positions{};  ///< as in Attend
+  Address hidden{};                              ///< as in Attend; a hidden token's score is 0
+  std::int32_t window = 0;                       ///< as in Attend
+};
+
 /// Time that the engine's own kernels take on a queue. Only virtual time can spend it: on a real
 /// device the engine's work arrives as an event.
 struct EngineWork {
   Nanos duration_ns = 0;
 };
 
-using Op = std::variant<Copy, Fill, Checksum, Verify, Encode, Attend, Merge, EngineWork>;
+using Op = std::variant<Copy, Fill, Checksum, Verify, Encode, Attend, Merge, Score, EngineWork>;
 
 static_assert(std::is_trivially_copyable_v<Op>, "an operation is a plain value");
 
@@ -115,9 +140,14 @@ constexpr Bytes partial_bytes(std::int64_t rows, int head_dim) {
   return rows * (head_dim + 2) * 4;
 }
 
+/// Bytes that scoring works in: the decoded keys of a page, as 32-bit floats.
+constexpr Bytes score_scratch_bytes(const PageShape& shape) {
+  return shape.tokens * shape.kv_heads * shape.head_dim * 4;
+}
+
 constexpr std::string_view name(const Op& op) {
-  constexpr std::string_view names[] = {"copy",   "fill",   "checksum", "verify",
-                                        "encode", "attend", "merge",    "engine work"};
+  constexpr std::string_view names[] = {"copy",   "fill",  "checksum", "verify",     "encode",
+                                        "attend", "merge", "score",    "engine work"};
   return names[op.index()];
 }
 
@@ -152,7 +182,7 @@ class Accesses {
     return *this;
   }
 
-  std::array<Access, 7> items_{};
+  std::array<Access, 9> items_{};
   std::size_t count_ = 0;
 };
 
@@ -186,6 +216,18 @@ constexpr Accesses accesses(const Op& op) {
                 .writes(attend.partials);
           },
           [](const Merge& merge) { return Accesses{}.reads(merge.partials).writes(merge.to); },
+          [](const Score& score) {
+            return Accesses{}
+                .reads(score.queries)
+                .reads(score.pages)
+                .reads(score.page_table)
+                .reads(score.partials)
+                .reads_any(score.query_positions)
+                .reads_any(score.token_positions)
+                .reads_any(score.hidden)
+                .writes(score.scores)
+                .writes(score.scratch);
+          },
           [](const EngineWork&) { return Accesses{}; }},
       op);
 }
@@ -221,6 +263,14 @@ constexpr OpCost cost(const Op& op) {
           [](const Merge& merge) {
             return OpCost{merge.partials.bytes, merge.to.bytes,
                           3.0 * merge.parts * merge.rows * merge.head_dim};
+          },
+          [](const Score& score) {
+            const PageShape& shape = score.shape;
+            const Bytes key_bytes = shape.kv_heads * vector_bytes(shape.format.key, shape.head_dim);
+            const double flops = 2.0 * static_cast<double>(score.tokens) * score.query_tokens *
+                                 score.query_heads * shape.head_dim;
+            // Of K alone; queries, partials and scratch stay in caches.
+            return OpCost{score.tokens * key_bytes, score.scores.bytes, flops};
           },
           [](const EngineWork&) { return OpCost{}; }},
       op);

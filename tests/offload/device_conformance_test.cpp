@@ -1,7 +1,9 @@
 // What every device promises (offload/device.hpp).
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
+#include <numeric>
 #include <random>
 #include <thread>
 
@@ -174,6 +176,20 @@ TYPED_TEST(DeviceConformance, RejectsWhatCannotBeDone) {
   Memory memory(this->device, 4096);
   const Address good = memory.at(0, 64);
   const SpaceId unknown{77};
+  const PageShape page{.tokens = 16, .kv_heads = 1, .head_dim = 16};
+  // 16 tokens of one page and one query, with so many scores and bytes of scratch.
+  const auto score = [&](Bytes scores, Bytes scratch) {
+    return Score{.queries = memory.at(0, 32),
+                 .pages = memory.at(64, page_bytes(page)),
+                 .page_table = memory.at(2000, 8),
+                 .partials = memory.at(2008, partial_bytes(1, 16)),
+                 .scores = memory.at(2100, 4 * scores),
+                 .scratch = memory.at(2400, scratch),
+                 .shape = page,
+                 .tokens = 16,
+                 .query_heads = 1,
+                 .query_tokens = 1};
+  };
   const std::vector<Op> bad = {Fill{memory.at(4096, 1), 0},
                                Fill{memory.at(4000, 97), 0},
                                Fill{memory.at(-1, 10), 0},
@@ -189,6 +205,8 @@ TYPED_TEST(DeviceConformance, RejectsWhatCannotBeDone) {
                                Checksum{good, memory.at(60, 8)},
                                Verify{good, memory.at(64, 16)},
                                Merge{memory.at(0, 100), memory.at(100, 100), 2, 1, 8},
+                               score(16, score_scratch_bytes(page) - 4),
+                               score(15, score_scratch_bytes(page)),
                                EngineWork{-1}};
   for (std::size_t i = 0; i < bad.size(); ++i) {
     const auto before = memory.bytes();
@@ -253,9 +271,9 @@ TYPED_TEST(DeviceConformance, EncodesPagesOrSaysThatItCannot) {
   EXPECT_EQ(outcome(drain(this->device), infinite), Status::rejected);
 }
 
-// Encode, copy, attend, merge across queues; the same attention in one piece is the reference, and
-// that is held to double precision elsewhere.
-TYPED_TEST(DeviceConformance, AChainOfEncodeCopyAttendAndMerge) {
+// Encode, copy, attend, merge, score across queues; the same attention in one piece is the
+// reference, and that is held to double precision elsewhere.
+TYPED_TEST(DeviceConformance, AChainOfEncodeCopyAttendMergeAndScore) {
   const PageShape shape{
       .tokens = 16, .kv_heads = 2, .head_dim = 64, .format = both(int4_token_head())};
   const Bytes rows = 16 * 2 * 64 * 2, page = page_bytes(shape), query = 4 * 64 * 2;
@@ -269,6 +287,8 @@ TYPED_TEST(DeviceConformance, AChainOfEncodeCopyAttendAndMerge) {
   const Address queries = gpu.at(600'000, query), table = gpu.at(610'000, 8 * kPages);
   const Address parts = gpu.at(620'000, 2 * part), merged = gpu.at(630'000, part);
   const Address whole = gpu.at(640'000, part);
+  const Address scores = gpu.at(650'000, 4 * 16 * kPages), hidden = gpu.at(660'000, 8 * 2);
+  const Address scratch = gpu.at(700'000, score_scratch_bytes(shape));
 
   std::uint32_t state = 7;
   const auto random_rows = [&](const Address& address) {
@@ -302,13 +322,27 @@ TYPED_TEST(DeviceConformance, AChainOfEncodeCopyAttendAndMerge) {
                   .query_tokens = 1,
                   .logit_scale = 0.125f};
   };
+  const auto score = [&](int first_page, int pages, const Address& without) {
+    return Score{.queries = queries,
+                 .pages = gpu.at(staged(0).offset, kPages * page),
+                 .page_table = gpu.at(table.offset + 8 * first_page, 8 * pages),
+                 .partials = merged,
+                 .scores = gpu.at(scores.offset + 4 * 16 * first_page, 4 * 16 * pages),
+                 .scratch = scratch,
+                 .shape = shape,
+                 .tokens = 16 * pages,
+                 .query_heads = 4,
+                 .query_tokens = 1,
+                 .logit_scale = 0.125f,
+                 .hidden = without};
+  };
   const Ticket encoded = this->submit_ok(QueueKind::compute, encodes);
   const Ticket gone = this->submit_ok(QueueKind::d2h, out, {encoded});
   const Ticket there = this->submit_ok(QueueKind::h2d, back, {gone});
   const auto slice = [&](int p) { return gpu.at(parts.offset + p * part, part); };
   this->submit_ok(QueueKind::compute,
                   {attend(0, 2, slice(0)), attend(2, 4, slice(1)), Merge{parts, merged, 2, 4, 64},
-                   attend(0, kPages, whole)},
+                   attend(0, kPages, whole), score(0, 2, {}), score(2, 4, {})},
                   {there});
   for (const Completion& completion : drain(this->device)) ASSERT_EQ(completion.status, Status::ok);
   for (int i = 0; i < kPages; ++i) {
@@ -326,11 +360,25 @@ TYPED_TEST(DeviceConformance, AChainOfEncodeCopyAttendAndMerge) {
   const std::vector<float> one = floats(whole), two = floats(merged);
   for (std::size_t i = 0; i < one.size(); ++i) ASSERT_NEAR(one[i], two[i], 1e-3f);
   EXPECT_GT(one[64 + 1], 1) << "the sum of the first row";
+  const std::vector<float> mass = floats(scores);
+  EXPECT_NEAR(std::accumulate(mass.begin(), mass.end(), 0.0), 1, 0.015);
+  EXPECT_GT(*std::min_element(mass.begin(), mass.end()), 0);
+
+  // Tokens 3 and 70 hidden: the others keep their scores.
+  gpu.bytes()[static_cast<std::size_t>(hidden.offset)] = std::byte{1 << 3};
+  gpu.bytes()[static_cast<std::size_t>(hidden.offset + 8)] = std::byte{1 << 6};
+  this->submit_ok(QueueKind::compute, {score(0, kPages, hidden)});
+  ASSERT_EQ(drain(this->device).at(0).status, Status::ok);
+  const std::vector<float> masked = floats(scores);
+  for (std::size_t t = 0; t < mass.size(); ++t)
+    EXPECT_EQ(masked[t], t == 3 || t == 70 ? 0 : mass[t]) << t;
 
   const Bytes outside = staged(0).offset + kPages * page;
   std::memcpy(gpu.bytes().data() + table.offset, &outside, 8);
   const Ticket astray = this->submit_ok(QueueKind::compute, {attend(0, 1, whole)});
   EXPECT_EQ(outcome(drain(this->device), astray), Status::rejected);
+  const Ticket astray_too = this->submit_ok(QueueKind::compute, {score(0, 1, {})});
+  EXPECT_EQ(outcome(drain(this->device), astray_too), Status::rejected);
 }
 
 TYPED_TEST(DeviceConformance, EngineWorkExistsInVirtualTimeOnly) {

@@ -44,6 +44,16 @@ TEST_F(SimRatesTest, TheGpuReadsAtItsAttentionRate) {
   EXPECT_EQ(ns(QueueKind::compute, EngineWork{1234}), 1234);
 }
 
+TEST_F(SimRatesTest, ScoringReadsKeysAlone) {
+  const Bytes tokens = 32'000;
+  const PageShape shape{16, 2, 64, {fp16(), int4_token_head()}};
+  Score score;
+  score.scores.bytes = 4 * tokens;
+  score.shape = shape;
+  score.tokens = tokens;
+  EXPECT_EQ(ns(QueueKind::compute, score), (2 * 64 * 2 + 4) * 40) << "and writes a float a token";
+}
+
 TEST_F(SimRatesTest, ANodeHasItsShareOfWhatTheLinkLeaves) {
   // 100 GB/s of DRAM, 80 % within reach, 25 GB/s of that for the link: 27.5 GB/s a node.
   EXPECT_EQ(ns(QueueKind::host, Fill{{SpaceId{0}, 0, 27'500'000}, 1}), 1'000'000);
