@@ -6,6 +6,7 @@
 #include <span>
 
 #include "kernels/checksum.hpp"
+#include "kernels/encode_targets.hpp"
 #include "kernels/hadamard.hpp"
 #include "kernels/quantizer.hpp"
 
@@ -19,19 +20,9 @@ T load(std::span<const std::byte> page, Bytes at) {
   return value;
 }
 
-template <typename T>
-void store(std::span<std::byte> page, Bytes at, T value) {
-  std::memcpy(page.data() + at, &value, sizeof(value));
-}
-
 std::uint16_t load_metadata(std::span<const std::byte> page, Bytes at, int bytes) {
   if (bytes == 0) return 0;
   return bytes == 2 ? load<std::uint16_t>(page, at) : load<std::uint8_t>(page, at);
-}
-
-void store_metadata(std::span<std::byte> page, Bytes at, int bytes, std::uint16_t value) {
-  if (bytes == 2) store(page, at, value);
-  if (bytes == 1) store(page, at, static_cast<std::uint8_t>(value));
 }
 
 // K or V of one head of a page.
@@ -141,14 +132,6 @@ class Source {
     return vector_[static_cast<std::size_t>(dim)];
   }
 
-  // Where `stored` keeps 16 bits.
-  std::uint16_t as_16bit(Tokens token, int dim, NumberFormat stored) const {
-    const std::int64_t at = index(token, dim);
-    if (rows_.number == stored) return rows_.elements[at];
-    const float value = to_float(rows_, at);
-    return stored == NumberFormat::bf16 ? to_bf16(value) : to_fp16(value);
-  }
-
  private:
   std::int64_t index(Tokens token, int dim) const {
     return token * rows_.token_stride + head_ * rows_.head_stride + dim;
@@ -161,40 +144,41 @@ class Source {
   Vector vector_{};
 };
 
-// False where the group cannot be held; `bad_token` is then the first token to blame.
-bool encode_group(const SideView& side, Source& source, Tokens token, int dim, Tokens tokens,
-                  int dims, float tensor_scale, std::span<std::byte> page, Tokens& bad_token) {
-  const ElementFormat& format = side.format();
+// The first token to blame where a group cannot be encoded, or -1.
+Tokens token_to_blame(const ElementFormat& format, Source& source, Tokens token, int dim,
+                      Tokens tokens, int dims, float tensor_scale) {
   float least = INFINITY, most = -INFINITY;
   for (Tokens t = token; t < token + tokens; ++t)
     for (int d = dim; d < dim + dims; ++d) {
       const float value = source(t, d);
-      bad_token = t;
-      if (!std::isfinite(value)) return false;
+      if (!std::isfinite(value)) return t;
+      if (format.number == NumberFormat::fp16 && std::isinf(from_fp16(to_fp16(value)))) return t;
       least = std::min(least, value);
       most = std::max(most, value);
     }
-  bad_token = token;
-  const bool as_is = quantization(format) == Quantization::none;
-  const GroupScale scale = fit_scale(format, least, most, tensor_scale);
-  if (!std::isfinite(scale.scale)) return false;
-  const GroupCoder coder(format, scale);
-  for (Tokens t = token; t < token + tokens; ++t)
-    for (int d = dim; d < dim + dims; ++d) {
-      std::uint32_t code = 0;
-      if (as_is) {
-        code = source.as_16bit(t, d, format.number);
-        bad_token = t;
-        if (format.number == NumberFormat::fp16 && (code & 0x7c00) == 0x7c00) return false;
-      } else {
-        code = coder.code(source(t, d));
-      }
-      const ElementPlace place = side.place(t, d);
-      store(page, place.word, load<std::uint32_t>(page, place.word) | code << place.bit);
+  return std::isfinite(fit_scale(format, least, most, tensor_scale).scale) ? -1 : token;
+}
+
+// Why a request failed: the encoders only see that it did.
+EncodeResult blame(const EncodeRequest& request) {
+  const PageShape& shape = request.shape;
+  const KeyTransform transform(shape, request.known);
+  for (int head = 0; head < shape.kv_heads; ++head)
+    for (const bool in_values : {false, true}) {
+      const ElementFormat& format = in_values ? shape.format.value : shape.format.key;
+      Source source(in_values ? request.values : request.keys, head, shape.head_dim,
+                    !in_values && transform.changes() ? &transform : nullptr);
+      Tokens found = -1;
+      for_each_group(shape, format, request.trailer.tokens,
+                     [&](Tokens token, int dim, Tokens tokens, int dims) {
+                       found =
+                           token_to_blame(format, source, token, dim, tokens, dims,
+                                          in_values ? request.scales.value : request.scales.key);
+                       return found < 0;
+                     });
+      if (found >= 0) return {Status::rejected, in_values, head, found};
     }
-  store_metadata(page, side.scale(token, dim), format.scale_bytes, scale.stored_scale);
-  store_metadata(page, side.zero(token, dim), format.zero_bytes, scale.stored_zero);
-  return true;
+  return {Status::rejected};
 }
 
 void decode_side(const PageShape& shape, std::span<const std::byte> page, bool values,
@@ -231,33 +215,14 @@ void decode_side(const PageShape& shape, std::span<const std::byte> page, bool v
 
 }  // namespace
 
+EncodeResult encode_page(const EncodeTarget& target, const EncodeRequest& request) {
+  return target.encode(request) ? EncodeResult{} : blame(request);
+}
+
 EncodeResult encode_page(const PageShape& shape, const Rows& keys, const Rows& values,
                          const PageTrailer& trailer, const TensorScales& scales,
                          std::span<std::byte> page, const KnownBias& known) {
-  const PageLayout layout(shape);
-  const KeyTransform transform(shape, known);
-  const auto used = static_cast<Tokens>(trailer.tokens);
-  std::memset(page.data(), 0, page.size());
-  for (int head = 0; head < shape.kv_heads; ++head)
-    for (const bool in_values : {false, true}) {
-      const SideView side(layout, in_values, head);
-      Source source(in_values ? values : keys, head, shape.head_dim,
-                    !in_values && transform.changes() ? &transform : nullptr);
-      Tokens bad_token = 0;
-      const bool held = for_each_group(
-          shape, side.format(), used, [&](Tokens token, int dim, Tokens tokens, int dims) {
-            return encode_group(side, source, token, dim, tokens, dims,
-                                in_values ? scales.value : scales.key, page, bad_token);
-          });
-      if (!held) return {Status::rejected, in_values, head, bad_token};
-    }
-  const Bytes at = layout.trailer();
-  store(page, at + kTrailerContentId, trailer.content.words);
-  store(page, at + kTrailerGeneration, trailer.generation);
-  store(page, at + kTrailerTokens, trailer.tokens);
-  const Bytes sum_at = at + kTrailerChecksum;
-  store(page, sum_at, checksum(page.first(static_cast<std::size_t>(sum_at))));
-  return {};
+  return encode_page(encode_targets().front(), {shape, keys, values, trailer, scales, known, page});
 }
 
 void decode_keys(const PageShape& shape, std::span<const std::byte> page,
