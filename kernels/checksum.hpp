@@ -14,4 +14,14 @@ namespace modalkv {
 /// goes unseen once in 2^64. Not for adversaries. Allocates nothing; any alignment.
 std::uint64_t checksum(std::span<const std::byte> bytes);
 
+/// c, and the factors of mix: x ^= x >> 30, x *= first; x ^= x >> 27, x *= second; x ^= x >> 31.
+inline constexpr std::uint64_t kChecksumStep = 0x9e3779b97f4a7c15;
+inline constexpr std::uint64_t kChecksumFactors[] = {0xbf58476d1ce4e5b9, 0x94d049bb133111eb};
+
+constexpr std::uint64_t checksum_mix(std::uint64_t x) {
+  x = (x ^ (x >> 30)) * kChecksumFactors[0];
+  x = (x ^ (x >> 27)) * kChecksumFactors[1];
+  return x ^ (x >> 31);
+}
+
 }  // namespace modalkv

@@ -43,8 +43,14 @@ class Effects {
     };
     const PageTrailer trailer{encode.content, encode.generation,
                               static_cast<std::uint32_t>(encode.tokens)};
+    const KeyBias bias{.elements = as<float>(encode.key_bias).data(),
+                       .frequencies = as<float>(encode.rope_frequencies).data(),
+                       .sections = encode.rope_sections,
+                       .head_dim = shape.head_dim};
     return encode_page(shape, rows(encode.keys), rows(encode.values), trailer,
-                       {encode.key_scale, encode.value_scale}, {at(encode.page), size(encode.page)})
+                       {encode.key_scale, encode.value_scale}, {at(encode.page), size(encode.page)},
+                       {.bias = bias.elements == nullptr ? nullptr : &bias,
+                        .positions = as<std::int32_t>(encode.token_positions)})
         .status;
   }
   Status operator()(const Attend& op) const {

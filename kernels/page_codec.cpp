@@ -1,9 +1,13 @@
 #include "kernels/page_codec.hpp"
 
+#include <array>
 #include <cmath>
 #include <cstring>
+#include <span>
 
 #include "kernels/checksum.hpp"
+#include "kernels/encode_targets.hpp"
+#include "kernels/hadamard.hpp"
 #include "kernels/quantizer.hpp"
 
 namespace modalkv {
@@ -16,19 +20,9 @@ T load(std::span<const std::byte> page, Bytes at) {
   return value;
 }
 
-template <typename T>
-void store(std::span<std::byte> page, Bytes at, T value) {
-  std::memcpy(page.data() + at, &value, sizeof(value));
-}
-
 std::uint16_t load_metadata(std::span<const std::byte> page, Bytes at, int bytes) {
   if (bytes == 0) return 0;
   return bytes == 2 ? load<std::uint16_t>(page, at) : load<std::uint8_t>(page, at);
-}
-
-void store_metadata(std::span<std::byte> page, Bytes at, int bytes, std::uint16_t value) {
-  if (bytes == 2) store(page, at, value);
-  if (bytes == 1) store(page, at, static_cast<std::uint8_t>(value));
 }
 
 // K or V of one head of a page.
@@ -79,51 +73,112 @@ float to_float(const Rows& rows, std::int64_t at) {
                                            : from_fp16(rows.elements[at]);
 }
 
-// Where `stored` keeps 16 bits, what an element of the other 16-bit format becomes.
-std::uint16_t as_16bit(const Rows& rows, std::int64_t at, NumberFormat stored) {
-  if (rows.number == stored) return rows.elements[at];
-  const float value = to_float(rows, at);
-  return stored == NumberFormat::bf16 ? to_bf16(value) : to_fp16(value);
-}
+using Vector = std::array<float, kMaxHeadDim>;
 
-// False where the group cannot be held; `bad_token` is then the first token to blame.
-bool encode_group(const SideView& side, const Rows& rows, int head, Tokens token, int dim,
-                  Tokens tokens, int dims, float tensor_scale, std::span<std::byte> page,
-                  Tokens& bad_token) {
-  const ElementFormat& format = side.format();
-  const auto index = [&](Tokens t, int d) {
-    return (token + t) * rows.token_stride + head * rows.head_stride + dim + d;
-  };
+// What is done to the keys of fewer than 16 bits before they are quantized, and undone after.
+class KeyTransform {
+ public:
+  KeyTransform(const PageShape& shape, const KnownBias& known)
+      : shape_(shape), known_(known), active_(payload_bits(shape.format.key.number) < 16) {
+    if (!active_) known_ = {};
+  }
+
+  bool changes() const { return known_.bias != nullptr || shape_.format.key_rotation > 0; }
+
+  void apply(int head, Tokens token, std::span<float> key) const {
+    if (known_.bias != nullptr) {
+      Vector bias;
+      rotated_bias(*known_.bias, head, position(token), bias);
+      for (std::size_t i = 0; i < key.size(); ++i) key[i] -= bias[i];
+    }
+    rotate(key);
+  }
+
+  void undo(int head, Tokens token, std::span<float> key) const {
+    rotate(key);
+    if (known_.bias == nullptr) return;
+    Vector bias;
+    rotated_bias(*known_.bias, head, position(token), bias);
+    for (std::size_t i = 0; i < key.size(); ++i) key[i] += bias[i];
+  }
+
+ private:
+  void rotate(std::span<float> key) const {
+    if (shape_.format.key_rotation > 0) rotate_blocks(key, shape_.format.key_rotation);
+  }
+  const std::int32_t* position(Tokens token) const {
+    return known_.positions.data() + token * known_.bias->sections.axes();
+  }
+
+  const PageShape& shape_;
+  KnownBias known_;
+  bool active_;
+};
+
+// The elements of one side of one head as they are quantized.
+class Source {
+ public:
+  Source(const Rows& rows, int head, int dims, const KeyTransform* transform)
+      : rows_(rows), head_(head), dims_(dims), transform_(transform) {}
+
+  float operator()(Tokens token, int dim) {
+    if (transform_ == nullptr) return to_float(rows_, index(token, dim));
+    if (token != loaded_) {
+      for (int d = 0; d < dims_; ++d)
+        vector_[static_cast<std::size_t>(d)] = to_float(rows_, index(token, d));
+      transform_->apply(head_, token, std::span(vector_).first(static_cast<std::size_t>(dims_)));
+      loaded_ = token;
+    }
+    return vector_[static_cast<std::size_t>(dim)];
+  }
+
+ private:
+  std::int64_t index(Tokens token, int dim) const {
+    return token * rows_.token_stride + head_ * rows_.head_stride + dim;
+  }
+
+  const Rows& rows_;
+  int head_, dims_;
+  const KeyTransform* transform_;
+  Tokens loaded_ = -1;
+  Vector vector_{};
+};
+
+// The first token to blame where a group cannot be encoded, or -1.
+Tokens token_to_blame(const ElementFormat& format, Source& source, Tokens token, int dim,
+                      Tokens tokens, int dims, float tensor_scale) {
   float least = INFINITY, most = -INFINITY;
-  for (Tokens t = 0; t < tokens; ++t)
-    for (int d = 0; d < dims; ++d) {
-      const float value = to_float(rows, index(t, d));
-      bad_token = token + t;
-      if (!std::isfinite(value)) return false;
+  for (Tokens t = token; t < token + tokens; ++t)
+    for (int d = dim; d < dim + dims; ++d) {
+      const float value = source(t, d);
+      if (!std::isfinite(value)) return t;
+      if (format.number == NumberFormat::fp16 && std::isinf(from_fp16(to_fp16(value)))) return t;
       least = std::min(least, value);
       most = std::max(most, value);
     }
-  bad_token = token;
-  const bool as_is = quantization(format) == Quantization::none;
-  const GroupScale scale = fit_scale(format, least, most, tensor_scale);
-  if (!std::isfinite(scale.scale)) return false;
-  const GroupCoder coder(format, scale);
-  for (Tokens t = 0; t < tokens; ++t)
-    for (int d = 0; d < dims; ++d) {
-      std::uint32_t code = 0;
-      if (as_is) {
-        code = as_16bit(rows, index(t, d), format.number);
-        bad_token = token + t;
-        if (format.number == NumberFormat::fp16 && (code & 0x7c00) == 0x7c00) return false;
-      } else {
-        code = coder.code(to_float(rows, index(t, d)));
-      }
-      const ElementPlace place = side.place(token + t, dim + d);
-      store(page, place.word, load<std::uint32_t>(page, place.word) | code << place.bit);
+  return std::isfinite(fit_scale(format, least, most, tensor_scale).scale) ? -1 : token;
+}
+
+// Why a request failed: the encoders only see that it did.
+EncodeResult blame(const EncodeRequest& request) {
+  const PageShape& shape = request.shape;
+  const KeyTransform transform(shape, request.known);
+  for (int head = 0; head < shape.kv_heads; ++head)
+    for (const bool in_values : {false, true}) {
+      const ElementFormat& format = in_values ? shape.format.value : shape.format.key;
+      Source source(in_values ? request.values : request.keys, head, shape.head_dim,
+                    !in_values && transform.changes() ? &transform : nullptr);
+      Tokens found = -1;
+      for_each_group(shape, format, request.trailer.tokens,
+                     [&](Tokens token, int dim, Tokens tokens, int dims) {
+                       found =
+                           token_to_blame(format, source, token, dim, tokens, dims,
+                                          in_values ? request.scales.value : request.scales.key);
+                       return found < 0;
+                     });
+      if (found >= 0) return {Status::rejected, in_values, head, found};
     }
-  store_metadata(page, side.scale(token, dim), format.scale_bytes, scale.stored_scale);
-  store_metadata(page, side.zero(token, dim), format.zero_bytes, scale.stored_zero);
-  return true;
+  return {Status::rejected};
 }
 
 void decode_side(const PageShape& shape, std::span<const std::byte> page, bool values,
@@ -160,36 +215,28 @@ void decode_side(const PageShape& shape, std::span<const std::byte> page, bool v
 
 }  // namespace
 
+EncodeResult encode_page(const EncodeTarget& target, const EncodeRequest& request) {
+  return target.encode(request) ? EncodeResult{} : blame(request);
+}
+
 EncodeResult encode_page(const PageShape& shape, const Rows& keys, const Rows& values,
                          const PageTrailer& trailer, const TensorScales& scales,
-                         std::span<std::byte> page) {
-  const PageLayout layout(shape);
-  const auto used = static_cast<Tokens>(trailer.tokens);
-  std::memset(page.data(), 0, page.size());
-  for (int head = 0; head < shape.kv_heads; ++head)
-    for (const bool in_values : {false, true}) {
-      const SideView side(layout, in_values, head);
-      const Rows& rows = in_values ? values : keys;
-      Tokens bad_token = 0;
-      const bool held = for_each_group(
-          shape, side.format(), used, [&](Tokens token, int dim, Tokens tokens, int dims) {
-            return encode_group(side, rows, head, token, dim, tokens, dims,
-                                in_values ? scales.value : scales.key, page, bad_token);
-          });
-      if (!held) return {Status::rejected, in_values, head, bad_token};
-    }
-  const Bytes at = layout.trailer();
-  store(page, at + kTrailerContentId, trailer.content.words);
-  store(page, at + kTrailerGeneration, trailer.generation);
-  store(page, at + kTrailerTokens, trailer.tokens);
-  const Bytes sum_at = at + kTrailerChecksum;
-  store(page, sum_at, checksum(page.first(static_cast<std::size_t>(sum_at))));
-  return {};
+                         std::span<std::byte> page, const KnownBias& known) {
+  return encode_page(encode_targets().front(), {shape, keys, values, trailer, scales, known, page});
 }
 
 void decode_keys(const PageShape& shape, std::span<const std::byte> page,
-                 const TensorScales& scales, std::span<float> to) {
+                 const TensorScales& scales, std::span<float> to, const KnownBias& known) {
   decode_side(shape, page, false, scales.key, to);
+  const KeyTransform transform(shape, known);
+  if (!transform.changes()) return;
+  const Tokens used = std::min<Tokens>(read_trailer(shape, page).tokens, shape.tokens);
+  const auto dims = static_cast<std::size_t>(shape.head_dim);
+  for (Tokens token = 0; token < used; ++token)
+    for (int head = 0; head < shape.kv_heads; ++head) {
+      const auto vector = static_cast<std::size_t>(token * shape.kv_heads + head);
+      transform.undo(head, token, to.subspan(vector * dims, dims));
+    }
 }
 
 void decode_values(const PageShape& shape, std::span<const std::byte> page,

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <span>
 
+#include "kernels/key_bias.hpp"
 #include "kernels/page_layout.hpp"
 #include "modalkv/error.hpp"
 #include "modalkv/token.hpp"
@@ -40,15 +41,23 @@ struct EncodeResult {
   Tokens token = 0;
 };
 
+/// A bias that is known of all keys, and where the tokens of a page stand: [tokens, axes].
+struct KnownBias {
+  const KeyBias* bias = nullptr;  ///< nullptr: none
+  std::span<const std::int32_t> positions{};
+};
+
 /// Encodes tokens [0, trailer.tokens) (1 to shape.tokens) and fills the rest of the page with
-/// zeros, its checksum included. `page` has page_bytes(shape) bytes. Allocates nothing.
+/// zeros, its checksum included. Keys of fewer than 16 bits lose the known bias, then are rotated
+/// as the format says, then quantized. `page` has page_bytes(shape) bytes. Allocates nothing.
 EncodeResult encode_page(const PageShape& shape, const Rows& keys, const Rows& values,
                          const PageTrailer& trailer, const TensorScales& scales,
-                         std::span<std::byte> page);
+                         std::span<std::byte> page, const KnownBias& known = {});
 
-/// The decoded elements of one side as binary32, [tokens in use, kv_heads, head_dim].
+/// The decoded elements of one side as binary32, [tokens in use, kv_heads, head_dim]; keys rotated
+/// back and with their bias.
 void decode_keys(const PageShape& shape, std::span<const std::byte> page,
-                 const TensorScales& scales, std::span<float> to);
+                 const TensorScales& scales, std::span<float> to, const KnownBias& known = {});
 void decode_values(const PageShape& shape, std::span<const std::byte> page,
                    const TensorScales& scales, std::span<float> to);
 

@@ -9,6 +9,18 @@ namespace {
 struct ShapeCheck {
   static const char* unless(bool good, const char* complaint) { return good ? "" : complaint; }
   static bool aligned(const Address& address, Bytes to) { return address.offset % to == 0; }
+  static bool has_whole_bias(const Encode& encode) {
+    const Address& bias = encode.key_bias;
+    const Address& frequencies = encode.rope_frequencies;
+    const Address& positions = encode.token_positions;
+    if (bias.bytes == 0) return frequencies.bytes == 0 && positions.bytes == 0;
+    const PageShape& shape = encode.shape;
+    return fits(encode.rope_sections, shape.head_dim) &&
+           bias.bytes == Bytes{4} * shape.kv_heads * shape.head_dim &&
+           frequencies.bytes == Bytes{4} * shape.head_dim / 2 &&
+           positions.bytes == 4 * encode.tokens * encode.rope_sections.axes() && aligned(bias, 4) &&
+           aligned(frequencies, 4) && aligned(positions, 4);
+  }
 
   const char* operator()(const Copy& copy) const {
     return unless(copy.from.bytes == copy.to.bytes, "source and destination differ in length");
@@ -29,6 +41,7 @@ struct ShapeCheck {
     if (encode.page.bytes != page_bytes(shape)) return "the page's bytes are not its shape's";
     if (!aligned(encode.page, kPageAlignmentBytes)) return "the page is not aligned to 64 bytes";
     if (!aligned(encode.keys, 2) || !aligned(encode.values, 2)) return "16-bit rows at odd bytes";
+    if (!has_whole_bias(encode)) return "a key bias without its frequencies or positions";
     return unless(encode.keys.bytes == rows_bytes && encode.values.bytes == rows_bytes,
                   "keys or values are not [tokens, kv_heads, head_dim] in 16 bits");
   }

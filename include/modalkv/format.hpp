@@ -77,6 +77,10 @@ constexpr ElementFormat mxfp4() {
 struct KvFormat {
   ElementFormat key = fp16();
   ElementFormat value = fp16();
+  /// Order of the block Hadamard that keys are rotated by before they are quantized, and queries
+  /// alike, so that their products stay: a power of two from 16 to 128 that divides head_dim. 0:
+  /// none, as with 16-bit keys.
+  int key_rotation = 0;
 
   friend constexpr bool operator==(const KvFormat&, const KvFormat&) = default;
 };

@@ -12,6 +12,7 @@
 #include <variant>
 
 #include "modalkv/page.hpp"
+#include "modalkv/rope.hpp"
 #include "modalkv/token.hpp"
 #include "modalkv/units.hpp"
 
@@ -66,6 +67,11 @@ struct Encode {
   float key_scale = 1, value_scale = 1;     ///< of formats without a stored scale
   ContentId content{};
   std::uint64_t generation = 0;
+  /// What all keys carry before RoPE: 32-bit floats [kv_heads, head_dim]; of RoPE, floats
+  /// [head_dim / 2] and 32-bit positions [tokens, axes]. It is not stored with keys of fewer than
+  /// 16 bits (kernels/key_bias.hpp). No bytes: keys are stored whole.
+  Address key_bias{}, rope_frequencies{}, token_positions{};
+  RopeSections rope_sections{};
 };
 
 /// Attention of 16-bit queries [query_tokens, query_heads, head_dim] over the first `tokens` tokens
@@ -203,7 +209,13 @@ constexpr Accesses accesses(const Op& op) {
           [](const Checksum& sum) { return Accesses{}.reads(sum.of).writes(sum.to); },
           [](const Verify& verify) { return Accesses{}.reads(verify.of).reads(verify.expected); },
           [](const Encode& encode) {
-            return Accesses{}.reads(encode.keys).reads(encode.values).writes(encode.page);
+            return Accesses{}
+                .reads(encode.keys)
+                .reads(encode.values)
+                .reads_any(encode.key_bias)
+                .reads_any(encode.rope_frequencies)
+                .reads_any(encode.token_positions)
+                .writes(encode.page);
           },
           [](const Attend& attend) {
             return Accesses{}

@@ -48,12 +48,21 @@ constexpr bool is_storable(const ElementFormat& format) {
   return false;
 }
 
+/// Whether keys of `head_dim` elements can be rotated so.
+constexpr bool is_rotatable(const KvFormat& format, int head_dim) {
+  const int order = format.key_rotation;
+  if (order == 0) return true;
+  return order >= 16 && order <= 128 && (order & (order - 1)) == 0 && head_dim % order == 0 &&
+         payload_bits(format.key.number) < 16;
+}
+
 /// Whether there are pages of this shape: whole tiles of 16 tokens and 16 channels.
 constexpr bool is_page(const PageShape& shape) {
   return shape.tokens >= 16 && shape.tokens <= 4096 && shape.tokens % 16 == 0 &&
          shape.kv_heads >= 1 && shape.kv_heads <= 1024 && shape.head_dim >= 16 &&
          shape.head_dim <= kMaxHeadDim && shape.head_dim % 16 == 0 &&
-         is_storable(shape.format.key) && is_storable(shape.format.value);
+         is_storable(shape.format.key) && is_storable(shape.format.value) &&
+         is_rotatable(shape.format, shape.head_dim);
 }
 
 /// Per-channel metadata of K or V of a whole page.

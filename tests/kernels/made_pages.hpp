@@ -68,16 +68,17 @@ struct Encoded {
 };
 
 inline Encoded encode(const PageShape& shape, const Tensor& keys, const Tensor& values,
-                      Tokens tokens, const TensorScales& scales = {}) {
+                      Tokens tokens, const TensorScales& scales = {}, const KnownBias& known = {}) {
   Page page(static_cast<std::size_t>(page_bytes(shape)), std::byte{0xee});
   PageTrailer trailer{{{1, 2, 3, 4}}, 99, static_cast<std::uint32_t>(tokens)};
-  return {encode_page(shape, keys.rows(), values.rows(), trailer, scales, page), page};
+  return {encode_page(shape, keys.rows(), values.rows(), trailer, scales, page, known), page};
 }
 
 inline std::vector<float> decode(const PageShape& shape, const Page& page, bool values,
-                                 Tokens tokens, const TensorScales& scales = {}) {
+                                 Tokens tokens, const TensorScales& scales = {},
+                                 const KnownBias& known = {}) {
   std::vector<float> all(static_cast<std::size_t>(tokens * shape.kv_heads * shape.head_dim));
-  values ? decode_values(shape, page, scales, all) : decode_keys(shape, page, scales, all);
+  values ? decode_values(shape, page, scales, all) : decode_keys(shape, page, scales, all, known);
   return all;
 }
 

@@ -203,6 +203,79 @@ TEST(PageCodec, TensorScalesStretchFormatsWithoutAStoredOne) {
     }
 }
 
+// Rotation is orthogonal: the error of a block has the length that its rotated elements' have.
+TEST(PageCodec, RotatedKeysComeBackWithLessErrorWhereAChannelStandsOut) {
+  const auto error = [](int rotation, Data data) {
+    const PageShape shape{32, 2, 128, {int4_token_head(), fp16(), rotation}};
+    EXPECT_TRUE(is_page(shape));
+    const Tensor keys(shape, NumberFormat::fp16, data, 1);
+    const Encoded encoded = encode(shape, keys, keys, 32);
+    EXPECT_EQ(encoded.result.status, Status::ok);
+    const std::vector<float> decoded = decode(shape, encoded.page, false, 32);
+    double sum = 0, all = 0;
+    for (Tokens token = 0; token < 32; ++token)
+      for (int head = 0; head < 2; ++head)
+        for (int dim = 0; dim < 128; ++dim) {
+          const double exact = keys.get(token, head, dim);
+          const auto at = static_cast<std::size_t>((token * 2 + head) * 128 + dim);
+          sum += (decoded[at] - exact) * (decoded[at] - exact);
+          all += exact * exact;
+        }
+    return std::sqrt(sum / all);
+  };
+  for (const int order : {16, 32, 64, 128}) {
+    SCOPED_TRACE(order);
+    EXPECT_LT(error(order, Data::normal), 1.1 * error(0, Data::normal));
+    EXPECT_LT(error(order, Data::outliers), error(0, Data::outliers));
+  }
+}
+
+TEST(PageCodec, AKnownBiasIsNotQuantized) {
+  const std::vector<ElementFormat> formats{int4_token_head(), per_channel(int4_token_head()),
+                                           fp8_e4m3(), fp16()};
+  for (const RopeSections sections : {RopeSections{}, RopeSections{{8, 12, 12}}})
+    for (const ElementFormat& format : formats)
+      for (const int rotation : {0, 32}) {
+        const PageShape shape{16, 2, 64, {format, fp16(), rotation}};
+        if (!is_page(shape)) continue;
+        SCOPED_TRACE(describe(shape));
+        std::vector<float> elements(128), frequencies(32);
+        for (std::size_t i = 0; i < elements.size(); ++i)
+          elements[i] = i % 7 == 0 ? 90 : static_cast<float>(i % 3);
+        fill_rope_frequencies(1e6, frequencies);
+        const KeyBias bias{elements.data(), frequencies.data(), sections, 64};
+        std::vector<std::int32_t> positions;
+        for (std::int32_t i = 0; i < 16 * sections.axes(); ++i) positions.push_back(5000 + 3 * i);
+        Tensor keys(shape, NumberFormat::bf16, Data::normal, 1);
+        const Tensor bare = keys;
+        for (Tokens token = 0; token < 16; ++token)
+          for (int head = 0; head < 2; ++head) {
+            std::vector<float> rotated(64);
+            rotated_bias(bias, head, positions.data() + token * sections.axes(), rotated);
+            for (int dim = 0; dim < 64; ++dim)
+              keys.set(token, head, dim,
+                       keys.get(token, head, dim) + rotated[static_cast<std::size_t>(dim)]);
+          }
+        const KnownBias known{&bias, positions};
+        const Encoded encoded = encode(shape, keys, bare, 13, {}, known);
+        ASSERT_EQ(encoded.result.status, Status::ok);
+        if (payload_bits(format.number) == 16) {
+          EXPECT_EQ(encoded.page, encode(shape, keys, bare, 13).page);
+        }
+        const std::vector<float> decoded = decode(shape, encoded.page, false, 13, {}, known);
+        double sum = 0;
+        for (Tokens token = 0; token < 13; ++token)
+          for (int head = 0; head < 2; ++head)
+            for (int dim = 0; dim < 64; ++dim) {
+              const auto at = static_cast<std::size_t>((token * 2 + head) * 64 + dim);
+              const double error = decoded[at] - double{keys.get(token, head, dim)};
+              sum += error * error;
+            }
+        // What is left are standard normal elements and the rounding of the sum to BF16.
+        EXPECT_LT(std::sqrt(sum / (13 * 2 * 64)), 0.2);
+      }
+}
+
 TEST(PageCodec, AFlippedBitInAnyByteIsDetected) {
   const PageShape shape{16, 2, 64, {int4_token_head(), int2_grouped(32)}};
   const Tensor keys(shape, NumberFormat::fp16, Data::normal, 1);

@@ -87,6 +87,18 @@ TEST(PageLayout, LinesAreAlignedAndHoldSixteenRows) {
   }
 }
 
+TEST(PageLayout, RotationsAreOfWholeBlocksOfQuantizedKeys) {
+  const auto rotated = [](ElementFormat key, int head_dim, int order) {
+    return is_page({16, 1, head_dim, {key, fp16(), order}});
+  };
+  for (const int order : {16, 32, 64, 128}) EXPECT_TRUE(rotated(int4_token_head(), 128, order));
+  EXPECT_TRUE(rotated(int4_token_head(), 80, 16));
+  EXPECT_FALSE(rotated(int4_token_head(), 80, 32));
+  for (const int order : {-16, 1, 8, 48, 256})
+    EXPECT_FALSE(rotated(int4_token_head(), 256, order)) << order;
+  EXPECT_FALSE(rotated(bf16(), 128, 16)) << "nothing is gained";
+}
+
 // Byte by byte, for one small page: INT4 keys of 16 tokens and 2 heads of 16.
 TEST(PageLayout, ASmallPageByHand) {
   const PageShape shape{16, 2, 16, both(int4_token_head())};
