@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <initializer_list>
 #include <random>
 #include <string>
 #include <utility>
@@ -58,6 +59,33 @@ TEST(Attention, FlatAndPeakedWithAndWithoutOutliers) {
         const MadeList list = make_list(shape, 500, 3, data);
         ASSERT_NO_FATAL_FAILURE(expect_agrees(make_queries(1, 14, 128, size, 4), {&list}));
       }
+}
+
+// Flat to peaked, with a few channels that are larger than the others or not.
+void expect_any_length_agrees(std::initializer_list<Tokens> lengths) {
+  for (const ElementFormat& format : {fp16(), int8_token_head(), int4_token_head(),
+                                      int2_grouped(64), per_channel(int4_token_head()), mxfp4()})
+    for (const Tokens tokens : lengths) {
+      const PageShape shape{64, 1, 128, both(format)};
+      const Data data = tokens == 1000 ? Data::outliers : Data::normal;
+      const MadeList some = make_list(shape, std::min<Tokens>(tokens, 2048), 7, data);
+      MadeList list{shape, tokens};
+      for (Tokens t = 0; t < tokens; t += shape.tokens)  // pages again and again
+        list.addresses.push_back(
+            some.addresses[static_cast<std::size_t>(t / 64) % some.addresses.size()]);
+      for (const float size : {0.5f, 4.0f}) {
+        SCOPED_TRACE(describe(format) + ", " + std::to_string(tokens) + " tokens");
+        ASSERT_NO_FATAL_FAILURE(expect_agrees(make_queries(1, 2, 128, size, 8), {&list}));
+      }
+    }
+}
+
+TEST(Attention, AnyLengthStaysWithinItsBound) {
+  expect_any_length_agrees({64, 1000, 4096});
+}
+
+TEST(AttentionNightly, LongSequencesStayWithinTheirBound) {
+  expect_any_length_agrees({16'384, 65'536});
 }
 
 TEST(Attention, RotatedKeysMeetQueriesRotatedAlike) {
