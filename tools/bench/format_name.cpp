@@ -14,7 +14,6 @@ namespace {
 
 constexpr std::string_view kNumbers = "fp16, bf16, fp8, int8, int4, int2, nvfp4, mxfp4";
 constexpr std::string_view kSuffixes = "-gN, -head, -channel, -symmetric, -fp8meta";
-constexpr int kDefaultGroup = 64;
 constexpr int kLargestGroup = 4096;
 
 std::vector<std::string_view> split(std::string_view text, char at) {
@@ -41,9 +40,9 @@ std::optional<ElementFormat> element_named(std::string_view name) {
   if (name == "fp8") return fp8_e4m3();
   if (name == "nvfp4") return nvfp4();
   if (name == "mxfp4") return mxfp4();
-  if (name == "int8") return ElementFormat{NumberFormat::int8, kDefaultGroup, 2, 2};
-  if (name == "int4") return int4_grouped(kDefaultGroup);
-  if (name == "int2") return int2_grouped(kDefaultGroup);
+  if (name == "int8") return int8_token_head();
+  if (name == "int4") return int4_token_head();
+  if (name == "int2") return int2_grouped(64);
   return std::nullopt;
 }
 

@@ -12,7 +12,8 @@ namespace modalkv {
 /// Reads `NUMBER[-SUFFIX...]`, for K and V alike, or `K-V`, each of that form:
 ///
 ///   fp16 bf16 fp8 nvfp4 mxfp4    as they are
-///   int8 int4 int2               a scale and a zero per 64 elements of a vector, in FP16, unless
+///   int8 int4                    a scale and a zero per token and head, in FP16, unless
+///   int2                         per 64 elements of a vector, unless
 ///     -g32 ... -g4096            per so many elements (a multiple of 16), or with -channel tokens
 ///     -head                      per token and head
 ///     -channel                   per channel over the page

@@ -25,20 +25,21 @@ TEST(FormatName, ReadsWhatItSays) {
       {"fp8", both(modalkv::fp8_e4m3())},
       {"nvfp4", both(modalkv::nvfp4())},
       {"mxfp4", both(modalkv::mxfp4())},
-      {"int8", both(integer(int8, 64))},
-      {"int4", both(integer(int4, 64))},
+      {"int8", both(integer(int8, 0))},
+      {"int4", both(integer(int4, 0))},
       {"int2", both(integer(int2, 64))},
       {"int4-g32", both(integer(int4, 32))},
       {"int2-g128", both(integer(int2, 128))},
-      {"int8-head", both(integer(int8, 0))},
+      {"int8-g64", both(integer(int8, 64))},
+      {"int2-head", both(integer(int2, 0))},
       {"int4-channel", both(integer(int4, 0, 2, 2, true))},
       {"int4-channel-g32", both(integer(int4, 32, 2, 2, true))},
       {"int4-g32-symmetric", both(integer(int4, 32, 2, 0))},
-      {"int4-symmetric-fp8meta", both(integer(int4, 64, 1, 0))},
+      {"int4-symmetric-fp8meta", both(integer(int4, 0, 1, 0))},
       {"int2-fp8meta-g32", both(integer(int2, 32, 1, 1))},
-      {"int8-int4", {integer(int8, 64), integer(int4, 64)}},
+      {"int8-int4", {integer(int8, 0), integer(int4, 0)}},
       {"int8-head-int4-g32", {integer(int8, 0), integer(int4, 32)}},
-      {"int4-channel-int4", {integer(int4, 0, 2, 2, true), integer(int4, 64)}},
+      {"int4-channel-int4", {integer(int4, 0, 2, 2, true), integer(int4, 0)}},
       {"bf16-nvfp4", {modalkv::bf16(), modalkv::nvfp4()}},
   };
   for (const Case& each : cases) {
@@ -117,7 +118,7 @@ TEST(FormatMix, RefusesSharesThatAreNone) {
 
 TEST(FormatName, IsDescribedInWords) {
   EXPECT_EQ(describe(parse_kv_format("fp16")), "fp16");
-  EXPECT_EQ(describe(parse_kv_format("int4")), "int4, FP16 scale and zero per 64 elements");
+  EXPECT_EQ(describe(parse_kv_format("int4-g64")), "int4, FP16 scale and zero per 64 elements");
   EXPECT_EQ(describe(parse_kv_format("int8-head-int2-channel-symmetric-fp8meta")),
             "K int8, FP16 scale and zero per token and head; V int2, FP8 scale per channel over "
             "the page");
