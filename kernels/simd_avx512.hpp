@@ -205,6 +205,19 @@ constexpr int chains(int rows) {
 struct FloatPairs {
   Floats a, b;
 };
+/// Of products with each.
+using PairSums = FloatPairs;
+
+inline PairSums no_sums() {
+  return {zeros(), zeros()};
+}
+inline PairSums operator+(const PairSums& a, const PairSums& b) {
+  return {a.a + b.a, a.b + b.b};
+}
+inline PairSums add_products(const PairSums& sums, const FloatPairs& pairs,
+                             const FloatPairs& factors) {
+  return {multiply_add(pairs.a, factors.a, sums.a), multiply_add(pairs.b, factors.b, sums.b)};
+}
 
 /// Interleaved: rows 0 to 7 in a, 8 to 15 in b.
 struct Fp16Pairs {

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <vector>
 
 #include "kernels/attention_targets.hpp"
@@ -29,6 +30,13 @@ void expect_agrees(const MadeQueries& queries, const std::vector<const MadeList*
                    merged);
     ASSERT_NO_FATAL_FAILURE(expect_close(queries, lists, merged));
   }
+}
+
+// Where the processor is known (tests/CMakeLists.txt), so is what it must run.
+TEST(Attention, RunsTheFastestTargetOfTheProcessor) {
+  const char* expected = std::getenv("MODALKV_EXPECT_ATTENTION");
+  if (expected == nullptr) GTEST_SKIP() << "MODALKV_EXPECT_ATTENTION is not set";
+  EXPECT_EQ(attention_target(), std::string_view(expected));
 }
 
 TEST(Attention, EveryFormatAndShape) {
