@@ -28,7 +28,9 @@ namespace modalkv {
 namespace {
 
 inline __m256i add_pair_products(__m256i sums, __m256i a, __m256i b) {
-  return _mm256_add_epi32(sums, _mm256_madd_epi16(a, b));
+  sums = _mm256_add_epi32(sums, _mm256_madd_epi16(a, b));
+  asm("" : "+x"(sums));  // GCC 12 would turn chains of additions into trees, for want of registers
+  return sums;
 }
 
 #include "kernels/simd_avx2.hpp"
