@@ -204,7 +204,7 @@ constexpr int float_width(int) {
 }
 /// Sums of a row and a run, so that additions do not wait for each other.
 constexpr int chains(int rows) {
-  return rows <= 2 ? 2 : 1;
+  return rows == 1 ? 4 : rows == 2 ? 2 : 1;
 }
 
 /// Pairs of numbers as floats, the first of each pair in a, the second in b.
@@ -243,14 +243,15 @@ struct Fp16Pairs : BroadcastPairs {
   static Floats rows(PairSums sums) { return {in_order(sums.low), in_order(sums.high)}; }
 };
 
-/// E4M3 numbers of pair `p` as FP16, 2^-8 of their value.
+/// E4M3 numbers of pair `p` as FP16, 2^-8 of their value. The shift keeps the sign in its place.
+template <int p>
+__m256i e4m3_as_fp16(__m256i words) {
+  const __m256i top = p == 0 ? _mm256_slli_epi16(words, 8) : words;
+  return _mm256_and_si256(_mm256_srai_epi16(top, 1), _mm256_set1_epi16(static_cast<short>(0xbf80)));
+}
 template <int p>
 Words e4m3_as_fp16(Words words) {
-  const Words top =
-      p == 1 ? words : Words{_mm256_slli_epi16(words.low, 8), _mm256_slli_epi16(words.high, 8)};
-  const Words signs = top & _mm256_set1_epi16(static_cast<short>(0x8000));
-  const Words magnitudes = shift_right<1>(top) & _mm256_set1_epi16(0x3f80);
-  return {_mm256_or_si256(signs.low, magnitudes.low), _mm256_or_si256(signs.high, magnitudes.high)};
+  return {e4m3_as_fp16<p>(words.low), e4m3_as_fp16<p>(words.high)};
 }
 
 struct Bf16Pairs : BroadcastPairs {
