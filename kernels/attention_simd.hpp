@@ -253,7 +253,7 @@ class FloatDots {
             if constexpr (bits == 8) {
               pairs[w] = Pairs::of(e4m3_as_fp16<p>(words[w]));
             } else {
-              pairs[w] = Pairs::of(words[w]);
+              pairs[w] = Pairs::load(places[w].line + at + i * kLineBytes);
             }
           });
           constexpr int chain = (i * kPairs + p) % kChains;

@@ -124,11 +124,11 @@ inline Floats fp16_to_floats(__m256i halves) {
   return {_mm256_cvtph_ps(_mm256_castsi256_si128(halves)),
           _mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1))};
 }
-inline Floats load_fp16(const std::byte* from) {
-  return fp16_to_floats(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
-}
 inline __m128i load_bytes(const std::byte* from) {
   return _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+}
+inline Floats load_fp16(const std::byte* from) {
+  return {_mm256_cvtph_ps(load_bytes(from)), _mm256_cvtph_ps(load_bytes(from + 16))};
 }
 inline Floats load_int8(const std::byte* from) {
   const __m128i bytes = load_bytes(from);
@@ -232,7 +232,13 @@ struct BroadcastPairs {
 /// Of 8 rows, lanes are rows 0, 1, 4, 5, 2, 3, 6, 7.
 struct Fp16Pairs : BroadcastPairs {
   static FloatPairs of(Words words) {
-    const Floats low = fp16_to_floats(words.low), high = fp16_to_floats(words.high);
+    return of(fp16_to_floats(words.low), fp16_to_floats(words.high));
+  }
+  static FloatPairs load(const std::byte* line) {
+    return of(load_fp16(line), load_fp16(line + 32));
+  }
+  /// Of what lies one after another.
+  static FloatPairs of(Floats low, Floats high) {
     return {
         {_mm256_shuffle_ps(low.low, low.high, 0x88), _mm256_shuffle_ps(high.low, high.high, 0x88)},
         {_mm256_shuffle_ps(low.low, low.high, 0xdd), _mm256_shuffle_ps(high.low, high.high, 0xdd)}};
@@ -255,7 +261,8 @@ Words e4m3_as_fp16(Words words) {
 }
 
 struct Bf16Pairs : BroadcastPairs {
-  static FloatPairs of(Words words) {
+  static FloatPairs load(const std::byte* line) {
+    const Words words = load_line(line);
     const Words second = words & _mm256_set1_epi32(static_cast<int>(0xffff0000));
     return {{_mm256_castsi256_ps(_mm256_slli_epi32(words.low, 16)),
              _mm256_castsi256_ps(_mm256_slli_epi32(words.high, 16))},

@@ -225,6 +225,7 @@ struct Fp16Pairs {
     return {{_mm512_cvtph_ps(_mm512_castsi512_si256(words.v))},
             {_mm512_cvtph_ps(_mm512_extracti64x4_epi64(words.v, 1))}};
   }
+  static FloatPairs load(const std::byte* line) { return {load_fp16(line), load_fp16(line + 32)}; }
   static FloatPairs factors(const std::byte* pair) {
     double both;
     std::memcpy(&both, pair, sizeof(both));
@@ -252,7 +253,8 @@ Words e4m3_as_fp16(Words words) {
 
 /// The first of each pair in a, the second in b.
 struct Bf16Pairs {
-  static FloatPairs of(Words words) {
+  static FloatPairs load(const std::byte* line) {
+    const Words words = load_line(line);
     return {{_mm512_castsi512_ps(_mm512_slli_epi32(words.v, 16))},
             {_mm512_castsi512_ps(
                 _mm512_and_si512(words.v, _mm512_set1_epi32(static_cast<int>(0xffff0000))))}};
