@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "kernels/attention_targets.hpp"
+#include "kernels/hadamard.hpp"
 #include "kernels/quantizer.hpp"
 
 namespace modalkv {
@@ -124,6 +125,12 @@ class HeadAttention {
       row.query[static_cast<std::size_t>(d)] =
           queries.scale *
           (queries.number == NumberFormat::bf16 ? from_bf16(from[d]) : from_fp16(from[d]));
+    const std::span query = std::span(row.query).first(static_cast<std::size_t>(dims_));
+    if (lacks_bias(list_))
+      bias_terms(*list_.known_bias.bias, head_, query, row.cosine_terms, row.sine_terms);
+    if (const int order = list_.shape.format.key_rotation;
+        order > 0 && quantization(list_.shape.format.key) != Quantization::none)
+      rotate_blocks(query, order);
     row.output = partial.output.data();
     row.maximum = partial.maximum;
     row.sum = partial.sum;
@@ -152,6 +159,7 @@ class HeadAttention {
  private:
   struct Row {
     std::array<float, kMaxHeadDim> query;
+    std::array<float, kMaxHeadDim / 2> cosine_terms, sine_terms;  // of a known bias
     float* output;
     float* maximum;
     float* sum;
@@ -178,6 +186,7 @@ class HeadAttention {
     const SideBytes values{list_.shape.format.value, page + layout_.value_lines(head_),
                            page + layout_.value_metadata(head_), list_.scales.value};
     add_logits(keys, token);
+    if (lacks_bias(list_)) add_bias(list_token);
     bool any = false;
     for (Row& row : rows()) any |= weigh(row, list_token, present);
     if (any) add_values(values, token);
@@ -223,6 +232,17 @@ class HeadAttention {
           row.weights[r] += scales[r] * dots[r] + zeros[r] * sum;
       }
     }
+  }
+
+  void add_bias(Tokens list_token) {
+    const KnownBias& known = list_.known_bias;
+    const int axes = known.bias->sections.axes();
+    const Tokens tokens = std::min<Tokens>(kLineRows, list_.tokens - list_token);
+    for (Row& row : rows())
+      for (Tokens t = 0; t < tokens; ++t)
+        row.weights[static_cast<std::size_t>(t)] +=
+            bias_logit(*known.bias, row.cosine_terms, row.sine_terms,
+                       &known.positions[static_cast<std::size_t>((list_token + t) * axes)]);
   }
 
   // Logits become exponentials against the row's maximum, which may grow.

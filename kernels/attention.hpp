@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "kernels/page_codec.hpp"
+#include "kernels/quantizer.hpp"
 
 namespace modalkv {
 
@@ -37,7 +38,15 @@ struct PageList {
   std::span<const std::int32_t> positions{};
   /// A bit a token, 64 a word: set where it must not be attended to. May be empty.
   std::span<const std::uint64_t> hidden{};
+  /// What keys of fewer than 16 bits were encoded without, and where its tokens stand for RoPE.
+  KnownBias known_bias{};
 };
+
+/// Whether logits over these pages lack a known bias.
+inline bool lacks_bias(const PageList& list) {
+  return list.known_bias.bias != nullptr &&
+         quantization(list.shape.format.key) != Quantization::none;
+}
 
 /// The attention of one query row over some tokens, before division: exp(logit - maximum) weighs.
 /// In memory: head_dim outputs, the maximum, the sum (modalkv/op.hpp, partial_bytes).

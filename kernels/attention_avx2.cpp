@@ -3,11 +3,14 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <optional>
 #include <span>
 #include <type_traits>
 #include <utility>
 
 #include "kernels/attention_targets.hpp"
+#include "kernels/hadamard.hpp"
+#include "kernels/key_bias.hpp"
 #include "kernels/page_layout.hpp"
 #include "kernels/quantizer.hpp"
 

@@ -109,7 +109,7 @@ inline Affine load_affine(const Side& side, const std::byte* scales, const std::
 
 // A query row.
 struct alignas(64) Row {
-  alignas(64) std::array<float, kMaxHeadDim> query;
+  alignas(64) std::array<float, kMaxHeadDim> query;          // rotated as the keys are
   alignas(64) std::array<float, kMaxHeadDim> factors;        // operand for keys that are floats
   alignas(64) std::array<std::byte, 2 * kMaxHeadDim> terms;  // operand for keys that are integers
   std::array<float, kMaxGroups> group_sums;                  // of the query, as the operand has it
@@ -121,6 +121,7 @@ struct alignas(64) Row {
   float* sum;
   bool bounded;
   std::int32_t first, last;  // positions that it sees, where bounded
+  std::array<float, kMaxHeadDim / 2> cosine_terms, sine_terms;  // of a known bias
 };
 
 // The tokens of a block for a row: logits, then exponentials.
@@ -329,7 +330,7 @@ void prepare(const Side& side, Row& row) {
   if constexpr (Format::kIntegers) {
     row.unit = store_terms<Format>(row.terms.data(), kMaxHeadDim,
                                    std::span(row.query).first(static_cast<std::size_t>(side.dims)),
-                                   row.group_sums.data(), side.group);
+                                   row.group_sums.data(), static_cast<std::size_t>(side.group));
   } else {
     row.factors = row.query;
   }
@@ -619,6 +620,8 @@ inline const Kernels& kernels_of(NumberFormat number, bool few_rows) {
   return integer_kernels<4, true>(few_rows);
 }
 
+#include "kernels/attention_bias_simd.hpp"
+
 // Up to kPassRows query rows against all pages of a list.
 class Pass {
  public:
@@ -626,7 +629,9 @@ class Pass {
       : list_(list),
         layout_(list.shape),
         key_kernels_(kernels_of(list.shape.format.key.number, few_rows)),
-        value_kernels_(kernels_of(list.shape.format.value.number, few_rows)) {}
+        value_kernels_(kernels_of(list.shape.format.value.number, few_rows)) {
+    if (lacks_bias(list)) bias_.emplace(list.known_bias, list.tokens);
+  }
 
   /// Rows [begin, end) of [tokens, heads of the group] of a KV head.
   void add_head(const Queries& queries, int kv_head, std::int64_t begin, std::int64_t end,
@@ -641,20 +646,26 @@ class Pass {
                   kv_head * group + static_cast<int>(i % group), partials);
   }
 
-  void run() const {
+  void run() {
     const Tokens page_tokens = list_.shape.tokens;
     const auto pages = static_cast<std::int64_t>(list_.pages.size());
     // Small pages go together, so that a block is full.
     const std::int64_t together = std::max<Tokens>(1, kBlockTokens / page_tokens);
+    // All heads of some tokens: of whole pages, as they lie, or of a block that shares its cosines.
+    const Tokens step =
+        bias_ ? std::min<Tokens>(kBlockTokens, together * page_tokens) : together * page_tokens;
     for (std::int64_t page = 0; page < pages; page += together) {
-      const Tokens begin = page * page_tokens;
-      const Tokens end = std::min(list_.tokens, begin + together * page_tokens);
-      for (int h = 0; h < head_count_; ++h) {
-        const Head& head = heads_[static_cast<std::size_t>(h)];
-        prefetch_metadata(head.kv_head, page, page + together);
-        for (Tokens token = begin; token < end; token += kBlockTokens)
-          add_block(block_at(token, std::min(end, token + kBlockTokens), head.kv_head, together),
-                    head);
+      const Tokens page_end = std::min(list_.tokens, (page + together) * page_tokens);
+      for (Tokens begin = page * page_tokens; begin < page_end; begin += step) {
+        if (bias_) bias_->move_to(begin);
+        const Tokens end = std::min(page_end, begin + step);
+        for (int h = 0; h < head_count_; ++h) {
+          const Head& head = heads_[static_cast<std::size_t>(h)];
+          prefetch_metadata(head.kv_head, page, page + together);
+          for (Tokens token = begin; token < end; token += kBlockTokens)
+            add_block(block_at(token, std::min(end, token + kBlockTokens), head.kv_head, together),
+                      head);
+        }
       }
     }
   }
@@ -673,6 +684,13 @@ class Pass {
       row.query[static_cast<std::size_t>(d)] =
           queries.scale *
           (queries.number == NumberFormat::bf16 ? from_bf16(from[d]) : from_fp16(from[d]));
+    const std::span query = std::span(row.query).first(static_cast<std::size_t>(dims));
+    const int kv_head = head / (queries.heads / list_.shape.kv_heads);
+    if (bias_) bias_terms(*list_.known_bias.bias, kv_head, query, row.cosine_terms, row.sine_terms);
+    const ElementFormat& format = list_.shape.format.key;
+    if (const int order = list_.shape.format.key_rotation;
+        order > 0 && quantization(format) != Quantization::none)
+      rotate_blocks(query, order);
     const PartialRow partial = partial_row(partials, token * queries.heads + head, dims);
     row.output = partial.output.data();
     row.maximum = partial.maximum;
@@ -685,7 +703,7 @@ class Pass {
           queries.window > 0 ? std::max(lowest, std::int64_t{row.last} - queries.window + 1)
                              : lowest);
     }
-    key_kernels_.prepare(Side(list_, false, head / (queries.heads / list_.shape.kv_heads)), row);
+    key_kernels_.prepare(Side(list_, false, kv_head), row);
   }
 
   // Tokens of a tile that the row sees, a bit each.
@@ -737,7 +755,7 @@ class Pass {
     }
   }
 
-  void add_block(const Block& block, const Head& head) const {
+  void add_block(const Block& block, const Head& head) {
     const Side keys(list_, false, head.kv_head), values(list_, true, head.kv_head);
     for (int begin = 0; begin < head.rows; begin += kRowsAtOnce) {
       const int count = std::min(kRowsAtOnce, head.rows - begin);
@@ -750,6 +768,9 @@ class Pass {
               visible(rows[r], block.begin + tile * kLineRows);
       if (seen == 0) continue;
       key_kernels_.logits[static_cast<std::size_t>(count - 1)](keys, block, rows, weights.data());
+      for (int r = 0; bias_ && r < count; ++r)
+        bias_->add_to(rows[r].cosine_terms, rows[r].sine_terms,
+                      weights[static_cast<std::size_t>(r)].weights.data());
       const std::byte* next = block.pages[0] + values.lines + block.ahead[0];
       for (Bytes at = 0; at < kIdleBytes; at += kLineBytes) prefetch(next + at);
       for (int r = 0; r < count; ++r)
@@ -763,7 +784,8 @@ class Pass {
   PageLayout layout_;
   const Kernels& key_kernels_;
   const Kernels& value_kernels_;
-  mutable std::array<Row, kPassRows> rows_;
+  std::optional<BlockBias> bias_;
+  std::array<Row, kPassRows> rows_;
   int row_count_ = 0;
   std::array<Head, kPassRows> heads_;
   int head_count_ = 0;

@@ -43,14 +43,10 @@ class Effects {
     };
     const PageTrailer trailer{encode.content, encode.generation,
                               static_cast<std::uint32_t>(encode.tokens)};
-    const KeyBias bias{.elements = as<float>(encode.key_bias).data(),
-                       .frequencies = as<float>(encode.rope_frequencies).data(),
-                       .sections = encode.rope_sections,
-                       .head_dim = shape.head_dim};
+    const KeyBias bias = key_bias(encode.key_bias, shape);
     return encode_page(shape, rows(encode.keys), rows(encode.values), trailer,
                        {encode.key_scale, encode.value_scale}, {at(encode.page), size(encode.page)},
-                       {.bias = bias.elements == nullptr ? nullptr : &bias,
-                        .positions = as<std::int32_t>(encode.token_positions)})
+                       known(bias, as<std::int32_t>(encode.key_bias.positions)))
         .status;
   }
   Status operator()(const Attend& op) const {
@@ -92,6 +88,16 @@ class Effects {
                : whole.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(count));
   }
 
+  KeyBias key_bias(const KeyBiasAddress& address, const PageShape& shape) const {
+    return {.elements = as<float>(address.elements).data(),
+            .frequencies = as<float>(address.frequencies).data(),
+            .sections = address.sections,
+            .head_dim = shape.head_dim};
+  }
+  static KnownBias known(const KeyBias& bias, std::span<const std::int32_t> positions) {
+    return bias.elements == nullptr ? KnownBias{} : KnownBias{&bias, positions};
+  }
+
   // Attend and Score: their queries, and their pages as lists.
   template <typename OverPages>
   Queries queries(const OverPages& op) const {
@@ -112,6 +118,8 @@ class Effects {
     constexpr std::int64_t kHandful = 64;
     std::array<const std::byte*, kHandful> pages;
     const Tokens step = kHandful * op.shape.tokens;
+    const KeyBias bias = key_bias(op.key_bias, op.shape);
+    const int axes = bias.sections.axes();
     for (Tokens begin = 0; begin < op.tokens; begin += step) {
       const Tokens tokens = std::min(step, op.tokens - begin);
       const auto count = static_cast<std::size_t>(divide_up(tokens, op.shape.tokens));
@@ -124,7 +132,9 @@ class Effects {
                    .pages = {pages.data(), count},
                    .tokens = tokens,
                    .positions = part(as<std::int32_t>(op.token_positions), begin, tokens),
-                   .hidden = part(as<std::uint64_t>(op.hidden), begin / 64, divide_up(tokens, 64))},
+                   .hidden = part(as<std::uint64_t>(op.hidden), begin / 64, divide_up(tokens, 64)),
+                   .known_bias = known(bias, part(as<std::int32_t>(op.key_bias.positions),
+                                                  begin * axes, tokens * axes))},
           begin);
     }
     return Status::ok;

@@ -16,7 +16,12 @@ using Tile = std::array<float, kTileTokens>;
 
 void decode_page_keys(const PageList& list, std::size_t page, std::span<float> keys) {
   const auto bytes = static_cast<std::size_t>(page_bytes(list.shape));
-  decode_keys(list.shape, {list.pages[page], bytes}, list.scales, keys);
+  KnownBias known = list.known_bias;
+  if (known.bias != nullptr)
+    known.positions =
+        known.positions.subspan(page * static_cast<std::size_t>(list.shape.tokens) *
+                                static_cast<std::size_t>(known.bias->sections.axes()));
+  decode_keys(list.shape, {list.pages[page], bytes}, list.scales, keys, known);
 }
 
 float dot(const float* a, const float* b, int dims) {

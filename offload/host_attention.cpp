@@ -32,6 +32,10 @@ PageList cut(const PageList& list, Tokens begin, Tokens end) {
   piece.pages = part(list.pages, begin / list.shape.tokens, divide_up(end, list.shape.tokens));
   piece.positions = part(list.positions, begin, end);
   piece.hidden = part(list.hidden, begin / kHiddenWordTokens, divide_up(end, kHiddenWordTokens));
+  if (const KeyBias* bias = list.known_bias.bias) {
+    const int axes = bias->sections.axes();
+    piece.known_bias.positions = part(list.known_bias.positions, begin * axes, end * axes);
+  }
   return piece;
 }
 

@@ -7,19 +7,17 @@ namespace {
 
 // Sizes that follow from an operation's own shape.
 struct ShapeCheck {
+  static constexpr const char* kBrokenBias = "a key bias without its frequencies or positions";
   static const char* unless(bool good, const char* complaint) { return good ? "" : complaint; }
   static bool aligned(const Address& address, Bytes to) { return address.offset % to == 0; }
-  static bool has_whole_bias(const Encode& encode) {
-    const Address& bias = encode.key_bias;
-    const Address& frequencies = encode.rope_frequencies;
-    const Address& positions = encode.token_positions;
-    if (bias.bytes == 0) return frequencies.bytes == 0 && positions.bytes == 0;
-    const PageShape& shape = encode.shape;
-    return fits(encode.rope_sections, shape.head_dim) &&
-           bias.bytes == Bytes{4} * shape.kv_heads * shape.head_dim &&
-           frequencies.bytes == Bytes{4} * shape.head_dim / 2 &&
-           positions.bytes == 4 * encode.tokens * encode.rope_sections.axes() && aligned(bias, 4) &&
-           aligned(frequencies, 4) && aligned(positions, 4);
+  static bool is_whole(const KeyBiasAddress& bias, const PageShape& shape, Tokens tokens) {
+    const Address& positions = bias.positions;
+    if (bias.elements.bytes == 0) return bias.frequencies.bytes == 0 && positions.bytes == 0;
+    return fits(bias.sections, shape.head_dim) &&
+           bias.elements.bytes == Bytes{4} * shape.kv_heads * shape.head_dim &&
+           bias.frequencies.bytes == Bytes{4} * shape.head_dim / 2 &&
+           positions.bytes == 4 * tokens * bias.sections.axes() && aligned(bias.elements, 4) &&
+           aligned(bias.frequencies, 4) && aligned(positions, 4);
   }
 
   const char* operator()(const Copy& copy) const {
@@ -41,7 +39,7 @@ struct ShapeCheck {
     if (encode.page.bytes != page_bytes(shape)) return "the page's bytes are not its shape's";
     if (!aligned(encode.page, kPageAlignmentBytes)) return "the page is not aligned to 64 bytes";
     if (!aligned(encode.keys, 2) || !aligned(encode.values, 2)) return "16-bit rows at odd bytes";
-    if (!has_whole_bias(encode)) return "a key bias without its frequencies or positions";
+    if (!is_whole(encode.key_bias, shape, encode.tokens)) return kBrokenBias;
     return unless(encode.keys.bytes == rows_bytes && encode.values.bytes == rows_bytes,
                   "keys or values are not [tokens, kv_heads, head_dim] in 16 bits");
   }
@@ -65,6 +63,7 @@ struct ShapeCheck {
       return "positions are not those of each query and each token, in 32 bits";
     if (op.hidden.bytes != 0 && op.hidden.bytes != divide_up(op.tokens, 64) * 8)
       return "hidden tokens are not a bit for each";
+    if (!is_whole(op.key_bias, shape, op.tokens)) return kBrokenBias;
     if (op.queries.bytes != rows * shape.head_dim * 2)
       return "queries are not [query_tokens, query_heads, head_dim] in 16 bits";
     return unless(op.partials.bytes == partial_bytes(rows, shape.head_dim),

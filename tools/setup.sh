@@ -38,7 +38,7 @@ if [[ -n "${1:-}" ]]; then
   )
 fi
 if [[ "${1:-}" == --nightly ]]; then
-  needs+=("clang++ clang")
+  needs+=("clang++ clang" "xz xz-utils")
 fi
 
 present() {

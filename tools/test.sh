@@ -20,11 +20,12 @@ if command -v ccache >/dev/null; then
   export CMAKE_CXX_COMPILER_LAUNCHER=ccache
 fi
 
-# leg PRESET LABELS: builds a preset and runs its tests but for those with one of LABELS.
+# leg PRESET LABELS [OPTION...]: builds a preset, configured with OPTIONs, and runs its tests but for
+# those with one of LABELS.
 leg() {
   local preset=$1 without=$2
   echo "test: $preset"
-  cmake --preset "$preset" -D MODALKV_TESTS=ON --log-level=WARNING
+  cmake --preset "$preset" -D MODALKV_TESTS=ON --log-level=WARNING "${@:3}"
   cmake --build --preset "$preset"
   ctest --test-dir "build/$preset" -j 2 --output-on-failure --no-tests=error \
     ${without:+--label-exclude "$without"}
@@ -49,6 +50,12 @@ fuzz() {
 export TSAN_OPTIONS=halt_on_error=1
 case "$depth" in
   --quick) leg release nightly ;;
-  --nightly) leg asan architecture; leg tsan architecture; leg release ""; fuzz 600 ;;
+  --nightly)
+    tools/tsan_tbb.sh build/tsan-tbb
+    leg asan architecture
+    leg tsan architecture -D TBB_DIR="$PWD/build/tsan-tbb/lib/cmake/TBB"
+    leg release ""
+    fuzz 600
+    ;;
   *) leg asan 'architecture|nightly'; leg release nightly ;;
 esac

@@ -57,6 +57,15 @@ struct Verify {
   Address of, expected;
 };
 
+/// A bias that all keys carry before RoPE and that pages of fewer than 16 bits leave out
+/// (kernels/key_bias.hpp). No bytes: none, keys are stored whole.
+struct KeyBiasAddress {
+  Address elements{};     ///< 32-bit floats [kv_heads, head_dim]
+  Address frequencies{};  ///< of RoPE, 32-bit floats [head_dim / 2]
+  Address positions{};    ///< of RoPE, 32-bit integers [tokens, axes]
+  RopeSections sections{};
+};
+
 /// 16-bit rows [tokens, kv_heads, head_dim] of K and of V become one page with its checksum. Ends
 /// in Status::rejected where an element is not finite or beyond the format.
 struct Encode {
@@ -67,11 +76,7 @@ struct Encode {
   float key_scale = 1, value_scale = 1;     ///< of formats without a stored scale
   ContentId content{};
   std::uint64_t generation = 0;
-  /// What all keys carry before RoPE: 32-bit floats [kv_heads, head_dim]; of RoPE, floats
-  /// [head_dim / 2] and 32-bit positions [tokens, axes]. It is not stored with keys of fewer than
-  /// 16 bits (kernels/key_bias.hpp). No bytes: keys are stored whole.
-  Address key_bias{}, rope_frequencies{}, token_positions{};
-  RopeSections rope_sections{};
+  KeyBiasAddress key_bias{};
 };
 
 /// Attention of 16-bit queries [query_tokens, query_heads, head_dim] over the first `tokens` tokens
@@ -93,6 +98,7 @@ struct Attend {
   Address query_positions{}, token_positions{};
   Address hidden{};         ///< a bit a token, 64 a word: not attended to; no bytes: none is hidden
   std::int32_t window = 0;  ///< where there are positions: only the last so many; 0: all
+  KeyBiasAddress key_bias{};  ///< as the pages were encoded
 };
 
 /// Merges `parts` partials of the same rows exactly, by log-sum-exp. They lie one after another.
@@ -126,6 +132,7 @@ struct Score {
   Address query_positions{}, token_positions{};  ///< as in Attend
   Address hidden{};                              ///< as in Attend; a hidden token's score is 0
   std::int32_t window = 0;                       ///< as in Attend
+  KeyBiasAddress key_bias{};                     ///< as in Attend
 };
 
 /// Time that the engine's own kernels take on a queue. Only virtual time can spend it: on a real
@@ -179,6 +186,9 @@ class Accesses {
   constexpr Accesses& reads_any(const Address& where) {
     return where.bytes == 0 ? *this : reads(where);
   }
+  constexpr Accesses& reads_any(const KeyBiasAddress& bias) {
+    return reads_any(bias.elements).reads_any(bias.frequencies).reads_any(bias.positions);
+  }
   constexpr const Access* begin() const { return items_.data(); }
   constexpr const Access* end() const { return items_.data() + count_; }
 
@@ -188,7 +198,7 @@ class Accesses {
     return *this;
   }
 
-  std::array<Access, 9> items_{};
+  std::array<Access, 12> items_{};
   std::size_t count_ = 0;
 };
 
@@ -213,8 +223,6 @@ constexpr Accesses accesses(const Op& op) {
                 .reads(encode.keys)
                 .reads(encode.values)
                 .reads_any(encode.key_bias)
-                .reads_any(encode.rope_frequencies)
-                .reads_any(encode.token_positions)
                 .writes(encode.page);
           },
           [](const Attend& attend) {
@@ -225,6 +233,7 @@ constexpr Accesses accesses(const Op& op) {
                 .reads_any(attend.query_positions)
                 .reads_any(attend.token_positions)
                 .reads_any(attend.hidden)
+                .reads_any(attend.key_bias)
                 .writes(attend.partials);
           },
           [](const Merge& merge) { return Accesses{}.reads(merge.partials).writes(merge.to); },
@@ -237,6 +246,7 @@ constexpr Accesses accesses(const Op& op) {
                 .reads_any(score.query_positions)
                 .reads_any(score.token_positions)
                 .reads_any(score.hidden)
+                .reads_any(score.key_bias)
                 .writes(score.scores)
                 .writes(score.scratch);
           },

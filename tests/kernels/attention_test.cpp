@@ -5,6 +5,11 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <initializer_list>
+#include <random>
+#include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "kernels/attention_targets.hpp"
@@ -15,20 +20,22 @@ namespace modalkv {
 namespace {
 
 // Each list into partials of its own, merged.
-void expect_agrees(const MadeQueries& queries, const std::vector<const MadeList*>& lists) {
-  const std::int64_t rows = queries.rows();
-  const auto part = static_cast<std::size_t>(rows * (queries.head_dim + 2));
+void expect_agrees(const MadeQueries& made, const std::vector<const MadeList*>& made_lists) {
+  const Queries queries = made.queries();
+  const std::int64_t rows = made.rows();
+  const auto part = static_cast<std::size_t>(rows * (made.head_dim + 2));
+  std::vector<PageList> lists;
+  for (const MadeList* list : made_lists) lists.push_back(list->list());
   for (const AttentionTarget& target : attention_targets()) {
     SCOPED_TRACE(target.name);
     std::vector<float> partials(part * lists.size()), merged(part);
     for (std::size_t l = 0; l < lists.size(); ++l) {
       const std::span own = std::span(partials).subspan(l * part, part);
-      clear_partials(own, rows, queries.head_dim);
-      target.attend(queries.queries(), lists[l]->list(), 0, lists[l]->shape.kv_heads, own);
+      clear_partials(own, rows, made.head_dim);
+      target.attend(queries, lists[l], 0, lists[l].shape.kv_heads, own);
     }
-    merge_partials(partials, static_cast<std::int64_t>(lists.size()), rows, queries.head_dim,
-                   merged);
-    ASSERT_NO_FATAL_FAILURE(expect_close(queries, lists, merged));
+    merge_partials(partials, static_cast<std::int64_t>(lists.size()), rows, made.head_dim, merged);
+    ASSERT_NO_FATAL_FAILURE(expect_close(queries, lists, made.head_dim, merged));
   }
 }
 
@@ -60,6 +67,72 @@ TEST(Attention, FlatAndPeakedWithAndWithoutOutliers) {
         const PageShape shape{64, 2, 128, both(format)};
         const MadeList list = make_list(shape, 500, 3, data);
         ASSERT_NO_FATAL_FAILURE(expect_agrees(make_queries(1, 14, 128, size, 4), {&list}));
+      }
+}
+
+// Flat to peaked, with a few channels that are larger than the others or not.
+void expect_any_length_agrees(std::initializer_list<Tokens> lengths) {
+  for (const ElementFormat& format : {fp16(), int8_token_head(), int4_token_head(),
+                                      int2_grouped(64), per_channel(int4_token_head()), mxfp4()})
+    for (const Tokens tokens : lengths) {
+      const PageShape shape{64, 1, 128, both(format)};
+      const Data data = tokens == 1000 ? Data::outliers : Data::normal;
+      const MadeList some = make_list(shape, std::min<Tokens>(tokens, 2048), 7, data);
+      MadeList list{shape, tokens};
+      for (Tokens t = 0; t < tokens; t += shape.tokens)  // pages again and again
+        list.addresses.push_back(
+            some.addresses[static_cast<std::size_t>(t / 64) % some.addresses.size()]);
+      for (const float size : {0.5f, 4.0f}) {
+        SCOPED_TRACE(describe(format) + ", " + std::to_string(tokens) + " tokens");
+        ASSERT_NO_FATAL_FAILURE(expect_agrees(make_queries(1, 2, 128, size, 8), {&list}));
+      }
+    }
+}
+
+TEST(Attention, AnyLengthStaysWithinItsBound) {
+  expect_any_length_agrees({64, 1000, 4096});
+}
+
+TEST(AttentionNightly, LongSequencesStayWithinTheirBound) {
+  expect_any_length_agrees({16'384, 65'536});
+}
+
+TEST(Attention, RotatedKeysMeetQueriesRotatedAlike) {
+  for (const auto& [dims, order] : {std::pair{64, 16}, {64, 64}, {96, 32}, {128, 128}, {256, 64}})
+    for (const ElementFormat& key :
+         {int4_token_head(), per_channel(int8_token_head()), fp8_e4m3(), fp16()}) {
+      SCOPED_TRACE(describe(key) + ", order " + std::to_string(order));
+      const PageShape shape{32, 2, dims, {key, int8_token_head(), order}};
+      const MadeList list = make_list(shape, 100, 1, Data::outliers);
+      ASSERT_NO_FATAL_FAILURE(expect_agrees(make_queries(2, 6, dims, 1, 2), {&list}));
+    }
+}
+
+// Text, scattered text, an image with its grid of m-RoPE positions, and an image after a far jump.
+TEST(Attention, AKnownBiasComesBack) {
+  const RopeSections plain{}, multimodal{{16, 24, 24}};
+  std::vector<std::int32_t> consecutive, scattered, grid, jump;
+  std::mt19937_64 random(3);
+  for (std::int32_t t = 0; t < 300; ++t) {
+    consecutive.push_back(100'000 + t);
+    scattered.push_back(static_cast<std::int32_t>(random() % 1'000'000));
+    for (const std::int32_t position : {40, 40 + t / 23, 40 + t % 23}) grid.push_back(position);
+    const std::int32_t base = t < 150 ? 7 : 90'000;
+    for (const std::int32_t position : {base, base + t % 150 / 13, base + t % 13})
+      jump.push_back(position);
+  }
+  for (const auto& [sections, positions] :
+       {std::pair{plain, consecutive}, {plain, scattered}, {multimodal, grid}, {multimodal, jump}})
+    for (const KvFormat& format :
+         {both(int4_token_head()), KvFormat{per_channel(int4_token_head()), nvfp4(), 32},
+          KvFormat{int8_token_head(), int8_token_head(), 128}, both(fp8_e4m3()), both(bf16())})
+      for (const Tokens page_tokens : {16, 48, 128}) {
+        SCOPED_TRACE(describe({page_tokens, 2, 128, format}) + " at " +
+                     std::to_string(positions[5]));
+        const PageShape shape{page_tokens, 2, 128, format};
+        const MadeBias bias(shape, sections, positions, 1);
+        const MadeList list = make_biased_list(shape, 300, bias, 5);
+        ASSERT_NO_FATAL_FAILURE(expect_agrees(make_queries(1, 14, 128, 0.1f, 6), {&list}));
       }
 }
 

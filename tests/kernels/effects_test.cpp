@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "tests/kernels/formats.hpp"
-#include "tests/kernels/made_pages.hpp"
+#include "tests/kernels/made_attention.hpp"
 
 namespace modalkv {
 namespace {
@@ -60,10 +60,10 @@ TEST(Effects, EncodeIsEncodePageWithAndWithoutABias) {
     encode.content = {{5, 6, 7, 8}};
     encode.generation = 3;
     if (biased) {
-      encode.key_bias = space.put(elements);
-      encode.rope_frequencies = space.put(frequencies);
-      encode.token_positions = space.put(positions);
-      encode.rope_sections = sections;
+      encode.key_bias.elements = space.put(elements);
+      encode.key_bias.frequencies = space.put(frequencies);
+      encode.key_bias.positions = space.put(positions);
+      encode.key_bias.sections = sections;
     }
     EXPECT_EQ(space.perform(encode), Status::ok);
     Page expected(static_cast<std::size_t>(page_bytes(shape)));
@@ -72,6 +72,70 @@ TEST(Effects, EncodeIsEncodePageWithAndWithoutABias) {
     EXPECT_EQ(encode_page(shape, all, all, {encode.content, 3, 13}, {}, expected, known).status,
               Status::ok);
     EXPECT_EQ(space.at(encode.page), expected);
+  }
+}
+
+// More pages than one handful of the table, the last one partial.
+TEST(Effects, AttendAndScoreSeeKeysWithTheirBias) {
+  const PageShape shape{16, 2, 64, {int8_token_head(), int4_token_head(), 32}};
+  const Tokens tokens = 66 * 16 + 5;
+  std::vector<std::int32_t> positions;
+  for (std::int32_t t = 0; t < tokens; ++t) positions.push_back(10 + t);
+  const MadeBias bias(shape, {}, positions, 1);
+  const MadeList list = make_biased_list(shape, tokens, bias, 2);
+  const MadeQueries made = make_queries(1, 4, 64, 0.1f, 3);
+  Space space;
+  Attend attend{};
+  attend.shape = shape;
+  attend.tokens = tokens;
+  attend.query_heads = 4;
+  attend.query_tokens = 1;
+  std::vector<std::uint16_t> rows(made.elements.begin(), made.elements.begin() + 4 * 64);
+  attend.queries = space.put(rows);
+  attend.input = made.number;
+  attend.logit_scale = made.queries().scale;
+  std::vector<std::byte> pages;
+  std::vector<Bytes> offsets;
+  for (const Page& page : list.pages) {
+    offsets.push_back(static_cast<Bytes>(pages.size()));
+    pages.insert(pages.end(), page.begin(), page.end());
+  }
+  attend.pages = space.put(pages);
+  for (Bytes& offset : offsets) offset += attend.pages.offset;
+  attend.page_table = space.put(offsets);
+  attend.partials = space.room(partial_bytes(4, 64));
+  attend.key_bias = {
+      space.put(bias.elements), space.put(bias.frequencies), space.put(positions), {}};
+  ASSERT_EQ(space.perform(attend), Status::ok);
+  const Page found = space.at(attend.partials);
+  std::vector<float> partials(found.size() / sizeof(float));
+  std::memcpy(partials.data(), found.data(), found.size());
+  const PageList lists[] = {list.list()};
+  expect_close(made.queries(), lists, 64, partials);
+
+  Score score{.queries = attend.queries,
+              .pages = attend.pages,
+              .page_table = attend.page_table,
+              .partials = attend.partials,
+              .scores = space.room(tokens * 4),
+              .scratch = space.room(score_scratch_bytes(shape)),
+              .shape = shape,
+              .tokens = tokens,
+              .query_heads = 4,
+              .query_tokens = 1,
+              .input = attend.input,
+              .logit_scale = attend.logit_scale,
+              .key_bias = attend.key_bias};
+  ASSERT_EQ(space.perform(score), Status::ok);
+  const Page scored = space.at(score.scores);
+  std::vector<float> scores(scored.size() / sizeof(float));
+  std::memcpy(scores.data(), scored.data(), scored.size());
+  const reference::DecodedList decoded[] = {reference::decode_list(lists[0])};
+  const auto expected = reference::attention(made.queries(), decoded, 64).probabilities;
+  for (std::size_t t = 0; t < scores.size(); ++t) {
+    double mean = 0;
+    for (std::size_t row = 0; row < 4; ++row) mean += expected[row * scores.size() + t] / 4;
+    ASSERT_NEAR(scores[t], mean, 1e-2 * mean + 1e-9) << t;
   }
 }
 

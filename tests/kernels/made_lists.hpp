@@ -20,8 +20,9 @@ struct MadeList {
   std::vector<const std::byte*> addresses{};
   std::vector<std::int32_t> positions{};
   std::vector<std::uint64_t> hidden{};
+  KnownBias known_bias{};
 
-  PageList list() const { return {shape, {}, addresses, tokens, positions, hidden}; }
+  PageList list() const { return {shape, {}, addresses, tokens, positions, hidden, known_bias}; }
 };
 
 inline MadeList make_list(const PageShape& shape, Tokens tokens, std::uint64_t seed,
@@ -31,6 +32,58 @@ inline MadeList make_list(const PageShape& shape, Tokens tokens, std::uint64_t s
     const Tensor keys(shape, NumberFormat::fp16, data, seed++);
     const Tensor values(shape, NumberFormat::fp16, data, seed++);
     made.pages.push_back(encode(shape, keys, values, std::min(shape.tokens, tokens - begin)).page);
+  }
+  for (const Page& page : made.pages) made.addresses.push_back(page.data());
+  return made;
+}
+
+/// A bias of some ten standard deviations of the keys, and where tokens stand.
+struct MadeBias {
+  RopeSections sections;
+  std::vector<float> elements, frequencies;
+  std::vector<std::int32_t> positions;  ///< [tokens, axes]
+  KeyBias bias;
+
+  MadeBias(const PageShape& shape, RopeSections rope_sections,
+           std::vector<std::int32_t> rope_positions, std::uint64_t seed)
+      : sections(rope_sections),
+        elements(static_cast<std::size_t>(shape.kv_heads * shape.head_dim)),
+        frequencies(static_cast<std::size_t>(shape.head_dim / 2)),
+        positions(std::move(rope_positions)) {
+    std::mt19937_64 random(seed);
+    std::normal_distribution<float> normal(0, 10);
+    for (float& element : elements) element = normal(random);
+    fill_rope_frequencies(1e4, frequencies);
+    bias = {elements.data(), frequencies.data(), sections, shape.head_dim};
+  }
+  MadeBias(const MadeBias&) = delete;
+
+  KnownBias of(Tokens begin, Tokens tokens) const {
+    const std::int64_t axes = sections.axes();
+    return {&bias, std::span(positions).subspan(static_cast<std::size_t>(begin * axes),
+                                                static_cast<std::size_t>(tokens * axes))};
+  }
+};
+
+/// Keys that carry the bias, in pages that leave it out.
+inline MadeList make_biased_list(const PageShape& shape, Tokens tokens, const MadeBias& bias,
+                                 std::uint64_t seed) {
+  MadeList made{shape, tokens};
+  made.known_bias = bias.of(0, tokens);
+  std::vector<float> turned(static_cast<std::size_t>(shape.head_dim));
+  for (Tokens begin = 0; begin < tokens; begin += shape.tokens) {
+    const Tokens used = std::min(shape.tokens, tokens - begin);
+    Tensor keys(shape, NumberFormat::bf16, Data::normal, seed++);
+    const Tensor values(shape, NumberFormat::bf16, Data::normal, seed++);
+    const KnownBias known = bias.of(begin, used);
+    for (Tokens t = 0; t < used; ++t)
+      for (int head = 0; head < shape.kv_heads; ++head) {
+        rotated_bias(bias.bias, head,
+                     &known.positions[static_cast<std::size_t>(t * bias.sections.axes())], turned);
+        for (int d = 0; d < shape.head_dim; ++d)
+          keys.set(t, head, d, keys.get(t, head, d) + turned[static_cast<std::size_t>(d)]);
+      }
+    made.pages.push_back(encode(shape, keys, values, used, {}, known).page);
   }
   for (const Page& page : made.pages) made.addresses.push_back(page.data());
   return made;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <span>
@@ -12,6 +13,41 @@
 #include "tests/kernels/reference_page.hpp"
 
 namespace modalkv::reference {
+
+/// Keys of one token [kv_heads, head_dim] before their block Hadamard rotation and with the bias
+/// that their page leaves out.
+inline void restore_keys(const PageList& list, Tokens token, float* keys) {
+  const PageShape& shape = list.shape;
+  if (shape.format.key.number == NumberFormat::fp16 ||
+      shape.format.key.number == NumberFormat::bf16)
+    return;
+  for (int head = 0; head < shape.kv_heads; ++head, keys += shape.head_dim) {
+    std::vector<double> key(keys, keys + shape.head_dim);
+    if (const int order = shape.format.key_rotation; order > 0)
+      for (int d = 0; d < shape.head_dim; ++d) {
+        double sum = 0;
+        for (int e = 0; e < order; ++e)
+          sum += (std::popcount(static_cast<unsigned>(d % order & e)) % 2 == 0 ? 1.0 : -1.0) *
+                 double{keys[d / order * order + e]};
+        key[static_cast<std::size_t>(d)] = sum / std::sqrt(order);
+      }
+    if (const KeyBias* bias = list.known_bias.bias) {
+      const int axes = bias->sections.axes(), half = shape.head_dim / 2;
+      const float* b = bias->elements + head * shape.head_dim;
+      for (int i = 0; i < half; ++i) {
+        const double angle =
+            double{bias->frequencies[i]} *
+            list.known_bias
+                .positions[static_cast<std::size_t>(token * axes + bias->sections.axis(i))];
+        key[static_cast<std::size_t>(i)] += b[i] * std::cos(angle) - b[i + half] * std::sin(angle);
+        key[static_cast<std::size_t>(i + half)] +=
+            b[i + half] * std::cos(angle) + b[i] * std::sin(angle);
+      }
+    }
+    for (int d = 0; d < shape.head_dim; ++d)
+      keys[d] = static_cast<float>(key[static_cast<std::size_t>(d)]);
+  }
+}
 
 /// What a list of pages decodes to.
 struct DecodedList {
@@ -36,6 +72,10 @@ inline DecodedList decode_list(const PageList& list) {
   }
   decoded.keys.resize(elements);  // a list may end within its last page
   decoded.values.resize(elements);
+  for (Tokens token = 0; token < list.tokens; ++token)
+    restore_keys(
+        list, token,
+        &decoded.keys[static_cast<std::size_t>(token * list.shape.kv_heads * list.shape.head_dim)]);
   decoded.positions.assign(list.positions.begin(), list.positions.end());
   if (!list.hidden.empty())
     for (Tokens token = 0; token < list.tokens; ++token)

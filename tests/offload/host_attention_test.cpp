@@ -40,11 +40,9 @@ struct MadeBatch {
   }
 
   void expect_agrees() const {
-    for (const Sequence& sequence : sequences) {
-      std::vector<const MadeList*> lists;
-      for (const auto& list : sequence.made) lists.push_back(list.get());
-      ASSERT_NO_FATAL_FAILURE(expect_close(sequence.queries, lists, sequence.partials));
-    }
+    for (const Sequence& sequence : sequences)
+      ASSERT_NO_FATAL_FAILURE(expect_close(sequence.queries.queries(), sequence.lists,
+                                           sequence.queries.head_dim, sequence.partials));
   }
 };
 
