@@ -1,5 +1,6 @@
 // Attention of query rows over a list of pages with vectors of 16 lanes: included by one file a
-// target, in its namespace and under its target pragma, after a vocabulary (simd_avx512.hpp).
+// target, in its namespace and under its target pragma, after a vocabulary (simd_avx512.hpp,
+// simd_avx2.hpp).
 //
 // Lanes are the 16 rows of a line (page_layout.hpp), so dots are summed down and never across, and
 // the other operand is a broadcast. Codes of integer formats and of E2M1 stay integers: queries and
@@ -235,7 +236,7 @@ class FloatDots {
   FloatDots() {
     for (auto& run : sums_)
       for (auto& row : run)
-        for (FloatPairs& sum : row) sum = {zeros(), zeros()};
+        for (PairSums& sum : row) sum = no_sums();
   }
 
   [[gnu::always_inline]] void add(const Places& places, int lines, const std::byte* operand) {
@@ -253,16 +254,15 @@ class FloatDots {
             if constexpr (bits == 8) {
               pairs[w] = Pairs::of(e4m3_as_fp16<p>(words[w]));
             } else {
-              pairs[w] = Pairs::of(words[w]);
+              pairs[w] = Pairs::load(places[w].line + at + i * kLineBytes);
             }
           });
           constexpr int chain = (i * kPairs + p) % kChains;
           unrolled<rows>([&](auto r) __attribute__((always_inline)) {
             const FloatPairs factor = Pairs::factors(operand + r * stride + 2 * p * kElementBytes);
             unrolled<kWidth>([&](auto w) __attribute__((always_inline)) {
-              FloatPairs& sum = sums_[w][r][chain];
-              sum = {multiply_add(pairs[w].a, factor.a, sum.a),
-                     multiply_add(pairs[w].b, factor.b, sum.b)};
+              PairSums& sum = sums_[w][r][chain];
+              sum = add_products(sum, pairs[w], factor);
             });
           });
         });
@@ -271,9 +271,8 @@ class FloatDots {
   }
 
   Floats result(int run, int row) const {
-    FloatPairs sum = sums_[run][row][0];
-    for (int c = 1; c < kChains; ++c)
-      sum = {sum.a + sums_[run][row][c].a, sum.b + sums_[run][row][c].b};
+    PairSums sum = sums_[run][row][0];
+    for (int c = 1; c < kChains; ++c) sum = sum + sums_[run][row][c];
     const Floats total = Pairs::rows(sum);
     return bits == 8 ? total * broadcast(256) : total;
   }
@@ -282,7 +281,7 @@ class FloatDots {
   static constexpr int kPairs = kDepth / 2, kChains = chains(rows);
   static constexpr int kLines = kPairs < kChains ? kChains / kPairs : 1;
 
-  FloatPairs sums_[kWidth][rows][kChains];
+  PairSums sums_[kWidth][rows][kChains];
 };
 
 // What a number format is to these kernels.
@@ -331,7 +330,7 @@ void prepare(const Side& side, Row& row) {
   if constexpr (Format::kIntegers) {
     row.unit = store_terms<Format>(row.terms.data(), kMaxHeadDim,
                                    std::span(row.query).first(static_cast<std::size_t>(side.dims)),
-                                   row.group_sums.data(), side.group);
+                                   row.group_sums.data(), static_cast<std::size_t>(side.group));
   } else {
     row.factors = row.query;
   }

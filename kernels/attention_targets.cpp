@@ -2,11 +2,13 @@
 
 #include <array>
 
+#include "kernels/processor.hpp"
+
 namespace modalkv {
 namespace {
 
 struct Choice {
-  std::array<AttentionTarget, 3> targets;
+  std::array<AttentionTarget, 4> targets;
   std::size_t count = 0;
 };
 
@@ -20,6 +22,10 @@ Choice choose() {
       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
       __builtin_cpu_supports("avx512vnni"))
     add({"avx512-vnni", attend_avx512});
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) {
+    if (has_avx_vnni()) add({"avx2-vnni", attend_avx2_vnni});
+    add({"avx2", attend_avx2});
+  }
 #endif
   add({"portable", attend_portable});
   return choice;

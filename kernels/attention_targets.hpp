@@ -23,6 +23,10 @@ void attend_portable(const Queries& queries, const PageList& list, int first_kv_
 #if defined(__x86_64__)
 void attend_avx512(const Queries& queries, const PageList& list, int first_kv_head, int end_kv_head,
                    std::span<float> partials);
+void attend_avx2_vnni(const Queries& queries, const PageList& list, int first_kv_head,
+                      int end_kv_head, std::span<float> partials);
+void attend_avx2(const Queries& queries, const PageList& list, int first_kv_head, int end_kv_head,
+                 std::span<float> partials);
 #endif
 
 }  // namespace modalkv

@@ -1,8 +1,6 @@
 #include "kernels/encode_targets.hpp"
 
-#if defined(__x86_64__)
-#include <cpuid.h>
-#endif
+#include "kernels/processor.hpp"
 
 namespace modalkv {
 namespace {
@@ -12,11 +10,6 @@ bool always() {
 }
 
 #if defined(__x86_64__)
-// Compilers do not all know F16C by name.
-bool has_f16c() {
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & 1u << 29) != 0;
-}
 bool has_avx2() {
   return __builtin_cpu_supports("avx2") && has_f16c();
 }

@@ -205,6 +205,19 @@ constexpr int chains(int rows) {
 struct FloatPairs {
   Floats a, b;
 };
+/// Of products with each.
+using PairSums = FloatPairs;
+
+inline PairSums no_sums() {
+  return {zeros(), zeros()};
+}
+inline PairSums operator+(const PairSums& a, const PairSums& b) {
+  return {a.a + b.a, a.b + b.b};
+}
+inline PairSums add_products(const PairSums& sums, const FloatPairs& pairs,
+                             const FloatPairs& factors) {
+  return {multiply_add(pairs.a, factors.a, sums.a), multiply_add(pairs.b, factors.b, sums.b)};
+}
 
 /// Interleaved: rows 0 to 7 in a, 8 to 15 in b.
 struct Fp16Pairs {
@@ -212,6 +225,7 @@ struct Fp16Pairs {
     return {{_mm512_cvtph_ps(_mm512_castsi512_si256(words.v))},
             {_mm512_cvtph_ps(_mm512_extracti64x4_epi64(words.v, 1))}};
   }
+  static FloatPairs load(const std::byte* line) { return {load_fp16(line), load_fp16(line + 32)}; }
   static FloatPairs factors(const std::byte* pair) {
     double both;
     std::memcpy(&both, pair, sizeof(both));
@@ -239,7 +253,8 @@ Words e4m3_as_fp16(Words words) {
 
 /// The first of each pair in a, the second in b.
 struct Bf16Pairs {
-  static FloatPairs of(Words words) {
+  static FloatPairs load(const std::byte* line) {
+    const Words words = load_line(line);
     return {{_mm512_castsi512_ps(_mm512_slli_epi32(words.v, 16))},
             {_mm512_castsi512_ps(
                 _mm512_and_si512(words.v, _mm512_set1_epi32(static_cast<int>(0xffff0000))))}};

@@ -4,9 +4,11 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <initializer_list>
 #include <random>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -35,6 +37,13 @@ void expect_agrees(const MadeQueries& made, const std::vector<const MadeList*>& 
     merge_partials(partials, static_cast<std::int64_t>(lists.size()), rows, made.head_dim, merged);
     ASSERT_NO_FATAL_FAILURE(expect_close(queries, lists, made.head_dim, merged));
   }
+}
+
+// Where the processor is known (tests/CMakeLists.txt), so is what it must run.
+TEST(Attention, RunsTheFastestTargetOfTheProcessor) {
+  const char* expected = std::getenv("MODALKV_EXPECT_ATTENTION");
+  if (expected == nullptr) GTEST_SKIP() << "MODALKV_EXPECT_ATTENTION is not set";
+  EXPECT_EQ(attention_target(), std::string_view(expected));
 }
 
 TEST(Attention, EveryFormatAndShape) {
