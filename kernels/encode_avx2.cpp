@@ -1,6 +1,8 @@
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "kernels/checksum.hpp"
@@ -31,6 +33,7 @@ struct Machine {
 
   static Floats lesser(Floats a, Floats b) { return _mm256_min_ps(a, b); }
   static Floats greater(Floats a, Floats b) { return _mm256_max_ps(a, b); }
+  static Floats add_poison(Floats poison, Floats value) { return poison + (value - value); }
   static Floats from_fp16(const std::uint16_t* from) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
   }

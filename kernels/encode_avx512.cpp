@@ -1,6 +1,8 @@
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "kernels/checksum.hpp"
@@ -33,6 +35,9 @@ struct Machine {
 
   static Floats lesser(Floats a, Floats b) { return _mm512_min_ps(a, b); }
   static Floats greater(Floats a, Floats b) { return _mm512_max_ps(a, b); }
+  static Floats add_poison(Floats poison, Floats value) {
+    return _mm512_fmadd_ps(value, _mm512_setzero_ps(), poison);
+  }
   static Floats from_fp16(const std::uint16_t* from) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
   }

@@ -1,6 +1,8 @@
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "kernels/checksum.hpp"
@@ -21,6 +23,7 @@ struct Machine {
   static Floats lesser(Floats a, Floats b) { return a < b ? a : b; }
   static Floats greater(Floats a, Floats b) { return a > b ? a : b; }
 
+  static Floats add_poison(Floats poison, Floats value) { return poison + (value - value); }
   static Floats from_fp16(const std::uint16_t* from) {
     Halves halves;
     std::memcpy(&halves, from, sizeof(halves));
