@@ -50,12 +50,8 @@ struct Machine {
 
 namespace modalkv {
 
-bool encode_avx2(const EncodeRequest& request) {
-  return encode(request);
-}
-std::uint64_t checksum_avx2(std::span<const std::byte> bytes) {
-  return lane_checksum(bytes);
-}
+const EncodeTarget kAvx2Target{"avx2", encode, lane_checksum, round_vector<Fp16Coder>,
+                               round_vector<Bf16Coder>};
 
 }  // namespace modalkv
 

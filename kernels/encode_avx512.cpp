@@ -54,12 +54,8 @@ struct Machine {
 
 namespace modalkv {
 
-bool encode_avx512(const EncodeRequest& request) {
-  return encode(request);
-}
-std::uint64_t checksum_avx512(std::span<const std::byte> bytes) {
-  return lane_checksum(bytes);
-}
+const EncodeTarget kAvx512Target{"avx512", encode, lane_checksum, round_vector<Fp16Coder>,
+                                 round_vector<Bf16Coder>};
 
 }  // namespace modalkv
 

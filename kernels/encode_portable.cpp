@@ -54,11 +54,7 @@ struct Machine {
 
 namespace modalkv {
 
-bool encode_portable(const EncodeRequest& request) {
-  return encode(request);
-}
-std::uint64_t checksum_portable(std::span<const std::byte> bytes) {
-  return lane_checksum(bytes);
-}
+const EncodeTarget kPortableTarget{"portable", encode, lane_checksum, round_vector<Fp16Coder>,
+                                   round_vector<Bf16Coder>};
 
 }  // namespace modalkv

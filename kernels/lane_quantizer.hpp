@@ -59,7 +59,8 @@ class LaneQuantizer {
       : format_(format), quantization_(quantization(format)), tensor_scale_(tensor_scale) {}
 
   FittedGroups fit(Floats least, Floats most) const {
-    least = least + 0.0f;  // no negative zero
+    least = least + 0.0f;  // no negative zeros
+    most = most + 0.0f;
     const Floats magnitude = Machine::greater(-least, most) + 0.0f;
     FittedGroups groups{};
     if (quantization_ == Quantization::none) {

@@ -428,6 +428,15 @@ std::uint64_t lane_checksum(std::span<const std::byte> bytes) {
   return sum;
 }
 
+template <typename Coder>
+void round_vector(std::span<const float> from, std::uint16_t* to) {
+  constexpr Floats unused{};
+  for (std::size_t i = 0; i < from.size(); i += kWidth) {
+    const Words codes = Coder::code(load<Floats>(from.data() + i), unused, unused, unused);
+    store(to + i, __builtin_convertvector(codes, Halves));
+  }
+}
+
 bool encode(const EncodeRequest& request) {
   return PageEncoder(request).run();
 }
