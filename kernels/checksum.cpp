@@ -9,7 +9,7 @@ namespace modalkv {
 static_assert(std::endian::native == std::endian::little, "pages are little-endian");
 
 std::uint64_t checksum(std::span<const std::byte> bytes) {
-  return encode_targets().front().checksum(bytes);
+  return encode_targets().front()->checksum(bytes);
 }
 
 }  // namespace modalkv

@@ -1,6 +1,8 @@
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "kernels/checksum.hpp"
@@ -31,6 +33,7 @@ struct Machine {
 
   static Floats lesser(Floats a, Floats b) { return _mm256_min_ps(a, b); }
   static Floats greater(Floats a, Floats b) { return _mm256_max_ps(a, b); }
+  static Floats add_poison(Floats poison, Floats value) { return poison + (value - value); }
   static Floats from_fp16(const std::uint16_t* from) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
   }
@@ -47,12 +50,8 @@ struct Machine {
 
 namespace modalkv {
 
-bool encode_avx2(const EncodeRequest& request) {
-  return encode(request);
-}
-std::uint64_t checksum_avx2(std::span<const std::byte> bytes) {
-  return lane_checksum(bytes);
-}
+const EncodeTarget kAvx2Target{"avx2", encode, lane_checksum, round_vector<Fp16Coder>,
+                               round_vector<Bf16Coder>};
 
 }  // namespace modalkv
 

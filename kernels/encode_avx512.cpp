@@ -1,6 +1,8 @@
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "kernels/checksum.hpp"
@@ -33,6 +35,9 @@ struct Machine {
 
   static Floats lesser(Floats a, Floats b) { return _mm512_min_ps(a, b); }
   static Floats greater(Floats a, Floats b) { return _mm512_max_ps(a, b); }
+  static Floats add_poison(Floats poison, Floats value) {
+    return _mm512_fmadd_ps(value, _mm512_setzero_ps(), poison);
+  }
   static Floats from_fp16(const std::uint16_t* from) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
   }
@@ -49,12 +54,8 @@ struct Machine {
 
 namespace modalkv {
 
-bool encode_avx512(const EncodeRequest& request) {
-  return encode(request);
-}
-std::uint64_t checksum_avx512(std::span<const std::byte> bytes) {
-  return lane_checksum(bytes);
-}
+const EncodeTarget kAvx512Target{"avx512", encode, lane_checksum, round_vector<Fp16Coder>,
+                                 round_vector<Bf16Coder>};
 
 }  // namespace modalkv
 

@@ -1,6 +1,8 @@
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "kernels/checksum.hpp"
@@ -21,6 +23,7 @@ struct Machine {
   static Floats lesser(Floats a, Floats b) { return a < b ? a : b; }
   static Floats greater(Floats a, Floats b) { return a > b ? a : b; }
 
+  static Floats add_poison(Floats poison, Floats value) { return poison + (value - value); }
   static Floats from_fp16(const std::uint16_t* from) {
     Halves halves;
     std::memcpy(&halves, from, sizeof(halves));
@@ -51,11 +54,7 @@ struct Machine {
 
 namespace modalkv {
 
-bool encode_portable(const EncodeRequest& request) {
-  return encode(request);
-}
-std::uint64_t checksum_portable(std::span<const std::byte> bytes) {
-  return lane_checksum(bytes);
-}
+const EncodeTarget kPortableTarget{"portable", encode, lane_checksum, round_vector<Fp16Coder>,
+                                   round_vector<Bf16Coder>};
 
 }  // namespace modalkv

@@ -1,42 +1,43 @@
 #include "kernels/encode_targets.hpp"
 
+#include <cstddef>
+
 #include "kernels/processor.hpp"
 
 namespace modalkv {
 namespace {
-
-bool always() {
-  return true;
-}
 
 #if defined(__x86_64__)
 bool has_avx2() {
   return __builtin_cpu_supports("avx2") && has_f16c();
 }
 bool has_avx512() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 #endif
 
-constexpr EncodeTarget kTargets[] = {
+// Those of the table that run here; each runs where the one before it does.
+std::span<const EncodeTarget* const> find_targets() {
+  static constexpr const EncodeTarget* kAll[] = {
 #if defined(__x86_64__)
-    {"avx512", encode_avx512, checksum_avx512, has_avx512},
-    {"avx2", encode_avx2, checksum_avx2, has_avx2},
+    &kAvx512Target,
+    &kAvx2Target,
 #endif
-    {"portable", encode_portable, checksum_portable, always},
-};
+    &kPortableTarget
+  };
+  std::size_t first = 0;
+#if defined(__x86_64__)
+  if (!has_avx512()) first = has_avx2() ? 1 : 2;
+#endif
+  return std::span(kAll).subspan(first);
+}
 
 }  // namespace
 
-std::span<const EncodeTarget> encode_targets() {
-  static const std::span<const EncodeTarget> here = [] {
-    // A processor that runs one runs those behind it.
-    std::size_t first = 0;
-    while (!kTargets[first].runs_here()) ++first;
-    return std::span(kTargets).subspan(first);
-  }();
-  return here;
+std::span<const EncodeTarget* const> encode_targets() {
+  static const std::span<const EncodeTarget* const> found = find_targets();
+  return found;
 }
 
 }  // namespace modalkv

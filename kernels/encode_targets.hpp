@@ -21,28 +21,26 @@ struct EncodeRequest {
 };
 
 /// One source (page_encoder.hpp), compiled for several kinds of processors: all make the same
-/// bytes. A new kind is one file and one entry of the table in encode_targets.cpp.
+/// bytes. A new kind is one file and one entry of the list in encode_targets.cpp.
 struct EncodeTarget {
   std::string_view name;
   /// False where a group could not be encoded.
   bool (*encode)(const EncodeRequest&);
   std::uint64_t (*checksum)(std::span<const std::byte>);
-  bool (*runs_here)();
+  /// A vector to 16-bit numbers, as kernels/number.hpp rounds; a multiple of 16 elements.
+  void (*round_to_fp16)(std::span<const float>, std::uint16_t*);
+  void (*round_to_bf16)(std::span<const float>, std::uint16_t*);
 };
 
 /// Those that this processor can run, the fastest first and the portable one last.
-std::span<const EncodeTarget> encode_targets();
+std::span<const EncodeTarget* const> encode_targets();
 
 /// As encode_page(), by one target.
 EncodeResult encode_page(const EncodeTarget& target, const EncodeRequest& request);
 
-bool encode_portable(const EncodeRequest& request);
-std::uint64_t checksum_portable(std::span<const std::byte> bytes);
+extern const EncodeTarget kPortableTarget;
 #if defined(__x86_64__)
-bool encode_avx2(const EncodeRequest& request);
-std::uint64_t checksum_avx2(std::span<const std::byte> bytes);
-bool encode_avx512(const EncodeRequest& request);
-std::uint64_t checksum_avx512(std::span<const std::byte> bytes);
+extern const EncodeTarget kAvx2Target, kAvx512Target;
 #endif
 
 }  // namespace modalkv

@@ -1,140 +1,139 @@
-// The arithmetic of quantizer.hpp in lanes: sixteen groups are fitted at once, and elements become
-// codes. Operation by operation the same, so the bits are; tests hold the two together.
+// The arithmetic of quantizer.hpp in lanes: a group a lane. Operation by operation the same, so the
+// bits are; tests hold the two together.
 #include "kernels/lanes.hpp"
 
 namespace modalkv {
 namespace {
 
-struct Range {
-  Floats least, most;
-};
-
-// Sixteen groups: what is stored of each, and what its elements are coded with.
+// What is stored of each group, and what its elements are coded with.
 struct FittedGroups {
   Words scale, zero;
   Floats subtracted, inverse, added;
-  Words unfit;  // lanes whose group the format cannot hold
+  Words unfit;    // lanes whose group the format cannot hold
+  Words limited;  // lanes where an end of the range lies beyond the codes, as scales are rounded
 };
 
 // A magnitude to a float of fewer bits, nearest, ties to even; not limited (number.hpp).
 template <int mantissa_bits, int bias>
-[[gnu::always_inline]] inline Words narrow_magnitude(const Floats& magnitude) {
+[[gnu::always_inline]] inline Words narrow_magnitude(Floats magnitude) {
   constexpr int drop = 23 - mantissa_bits;
   const Words bits = bits_of(magnitude);
-  const Words odd = bits >> drop & broadcast(1u);
-  const Words normal = ((bits + broadcast((1u << (drop - 1)) - 1) + odd) >> drop) -
-                       broadcast(std::uint32_t{127 - bias} << mantissa_bits);
+  const Words normal = ((bits + ((1u << (drop - 1)) - 1) + (bits >> drop & 1u)) >> drop) -
+                       (std::uint32_t{127 - bias} << mantissa_bits);
   // A sum whose last place is the unit of subnormal numbers.
   constexpr auto unit_at_end =
       std::bit_cast<float>(static_cast<std::uint32_t>(127 + 24 - bias - mantissa_bits) << 23);
   constexpr auto least_normal = std::bit_cast<float>(static_cast<std::uint32_t>(128 - bias) << 23);
   const Words subnormal =
-      bits_of(magnitude + broadcast(unit_at_end)) - bits_of(broadcast(unit_at_end));
+      bits_of(magnitude + unit_at_end) - std::bit_cast<std::uint32_t>(unit_at_end);
   return select(is_less(magnitude, broadcast(least_normal)), subnormal, normal);
 }
 
-[[gnu::always_inline]] inline Words to_e4m3(const Floats& value) {
+[[gnu::always_inline]] inline Words to_e4m3(Floats value) {
   const Words code = lesser(narrow_magnitude<3, 7>(absolute(value)), broadcast(0x7eu));
-  return (bits_of(value) >> 24 & broadcast(0x80u)) | code;
+  return (bits_of(value) >> 24 & 0x80u) | code;
 }
 
-[[gnu::always_inline]] inline Words to_e2m1(const Floats& value) {
+[[gnu::always_inline]] inline Words to_e2m1(Floats value) {
   const Words code = lesser(narrow_magnitude<1, 1>(absolute(value)), broadcast(7u));
-  return (bits_of(value) >> 28 & broadcast(8u)) | code;
+  return (bits_of(value) >> 28 & 8u) | code;
 }
 
 // Of codes without a sign, below NaN.
-[[gnu::always_inline]] inline Floats from_e4m3(const Words& code) {
+[[gnu::always_inline]] inline Floats from_e4m3(Words code) {
   return floats_of(code << 20) * 0x1p120f;  // moves the exponent; subnormal codes come out exact
 }
 
-[[gnu::always_inline]] inline Floats from_fp16(const Words& code) {
-  const Words magnitude = (code & broadcast(0x7fffu)) << 13;
-  const Words sign = (code & broadcast(0x8000u)) << 16;
-  return floats_of(bits_of(floats_of(magnitude) * 0x1p112f) | sign);
+[[gnu::always_inline]] inline Floats from_fp16(Words code) {
+  const Floats magnitude = floats_of((code & 0x7fffu) << 13) * 0x1p112f;
+  return floats_of(bits_of(magnitude) | (code & 0x8000u) << 16);
 }
 
 // What is added to a float below 2^22 so that it is rounded to an integer, ties to even.
 constexpr float kToInteger = 0x1.8p23f;
 
-[[gnu::always_inline]] inline Floats round(const Floats& a) {
-  return (a + broadcast(kToInteger)) - broadcast(kToInteger);
-}
-
-// fit_scale() of sixteen groups.
+// fit_scale(), a group a lane.
 class LaneQuantizer {
  public:
   LaneQuantizer(const ElementFormat& format, float tensor_scale)
       : format_(format), quantization_(quantization(format)), tensor_scale_(tensor_scale) {}
 
-  FittedGroups fit(const Range& range) const {
-    const Floats nothing = broadcast(0.0f);
-    const Floats least = range.least + nothing;  // no negative zero
-    const Floats magnitude = greater(nothing - least, range.most) + nothing;
+  FittedGroups fit(Floats least, Floats most) const {
+    least = least + 0.0f;  // no negative zeros
+    most = most + 0.0f;
+    const Floats magnitude = Machine::greater(-least, most) + 0.0f;
     FittedGroups groups{};
     if (quantization_ == Quantization::none) {
       if (format_.number == NumberFormat::fp16)
         groups.unfit = is_less(broadcast(65519.996f), magnitude);
       return groups;
     }
-    const Floats scale = store_scale(wanted(least, range.most, magnitude), magnitude, groups);
-    groups.unfit = groups.unfit | not_finite(scale);
-    const Words has_scale = is_less(nothing, scale);
-    groups.inverse = select(has_scale, broadcast(1.0f) / scale, nothing);
+    const Floats scale = store_scale(wanted(least, most, magnitude), magnitude, groups);
+    groups.unfit |= is_less(broadcast(0x7f7fffffu), bits_of(absolute(scale)));
+    const Words has_scale = is_less(broadcast(0.0f), scale);
+    groups.inverse = select(has_scale, 1.0f / scale, Floats{});
     if (quantization_ == Quantization::affine) {
-      groups.zero = to_fp16(least);
+      groups.zero = Machine::to_fp16(least);
       groups.subtracted = from_fp16(groups.zero);
-      groups.unfit = groups.unfit | is_less(broadcast(0x7bffu), groups.zero & broadcast(0x7fffu));
+      groups.unfit |= is_less(broadcast(0x7bffu), groups.zero & 0x7fffu);
     } else if (quantization_ == Quantization::affine_integer) {
       const Floats zero =
-          round(lesser(greater((nothing - least) / scale, broadcast(-127.0f)), broadcast(127.0f)));
-      groups.added = select(has_scale, zero, nothing);
-      groups.zero = bits_of(groups.added + broadcast(kToInteger)) & broadcast(0xffu);
+          Machine::lesser(Machine::greater(-least / scale, broadcast(-127.0f)), broadcast(127.0f));
+      groups.added = select(has_scale, (zero + kToInteger) - kToInteger, Floats{});
+      groups.zero = bits_of(groups.added + kToInteger) & 0xffu;
     }
+    groups.limited = beyond_codes(least, most, groups);
     return groups;
   }
 
  private:
-  Floats wanted(const Floats& least, const Floats& most, const Floats& magnitude) const {
+  Floats wanted(Floats least, Floats most, Floats magnitude) const {
     const int bits = payload_bits(format_.number);
-    const Floats levels = broadcast(static_cast<float>((1 << bits) - 1));
+    const auto levels = static_cast<float>((1 << bits) - 1);
     switch (quantization_) {
       case Quantization::affine:
         return (most - least) / levels;
       case Quantization::affine_integer:
-        return greater((most - least) / levels, absolute(least) / broadcast(127.0f));
+        return Machine::greater((most - least) / levels, absolute(least) / 127.0f);
       case Quantization::symmetric:
-        return magnitude / broadcast(static_cast<float>((1 << (bits - 1)) - 1));
+        return magnitude / static_cast<float>((1 << (bits - 1)) - 1);
       default:
-        return magnitude /
-               broadcast(format_.number == NumberFormat::fp8_e4m3 ? kLargestE4m3 : kLargestE2m1);
+        return magnitude / (format_.number == NumberFormat::fp8_e4m3 ? kLargestE4m3 : kLargestE2m1);
     }
   }
 
   // As stored, and what that means.
-  Floats store_scale(const Floats& wanted, const Floats& magnitude, FittedGroups& groups) const {
+  Floats store_scale(Floats wanted, Floats magnitude, FittedGroups& groups) const {
     if (format_.scale_bytes == 2) {
-      groups.scale = to_fp16(wanted);
+      groups.scale = Machine::to_fp16(wanted);
       groups.unfit = is_less(broadcast(0x7bffu), groups.scale);
       return from_fp16(groups.scale);
     }
     if (format_.scale_bytes == 0) return broadcast(tensor_scale_);
     if (format_.number == NumberFormat::mxfp4) {
       const Words exponent = bits_of(magnitude) >> 23;
-      groups.scale =
-          select(is_less(exponent, broadcast(2u)), broadcast(0u), exponent - broadcast(2u));
+      groups.scale = select(is_less(exponent, broadcast(2u)), Words{}, exponent - 2u);
       return floats_of(
           select(is_less(groups.scale, broadcast(1u)), broadcast(0x00400000u), groups.scale << 23));
     }
     groups.unfit = is_less(broadcast(kLargestE4m3), wanted);
     const Words nearest = to_e4m3(wanted);
     const Words below = is_less(from_e4m3(nearest), wanted) & is_less(nearest, broadcast(0x7eu));
-    groups.scale = nearest + (below & broadcast(1u));
+    groups.scale = nearest + (below & 1u);
     return from_e4m3(groups.scale);
   }
 
-  static Words not_finite(const Floats& a) {
-    return is_less(broadcast(0x7f7fffffu), bits_of(a) & broadcast(0x7fffffffu));
+  // Coding is monotonic: what holds for the ends holds for all elements.
+  Words beyond_codes(Floats least, Floats most, const FittedGroups& groups) const {
+    const int bits = payload_bits(format_.number);
+    const bool symmetric = quantization_ == Quantization::symmetric;
+    const Floats shift = groups.added + (symmetric ? static_cast<float>(1 << (bits - 1)) : 0.0f);
+    const Floats low = (least - groups.subtracted) * groups.inverse + shift;
+    const Floats high = (most - groups.subtracted) * groups.inverse + shift;
+    // A quarter from the ends, so that the additions above cannot mislead.
+    const auto highest = static_cast<float>((1 << bits) - 1);
+    return is_less(low, broadcast(symmetric ? 0.75f : -0.25f)) |
+           is_less(broadcast(highest + 0.25f), high);
   }
 
   ElementFormat format_;
@@ -145,41 +144,39 @@ class LaneQuantizer {
 // Coders: elements of a format to codes. A code comes with kExcess added, which a word of codes
 // loses in one subtraction.
 
-template <int bits, Quantization quantization>
+// `limited`: elements may lie beyond the codes.
+template <int bits, Quantization quantization, bool limited>
 struct IntegerCoder {
   static constexpr int kBits = bits;
   // Rounding leaves the code at the end of a float, below this.
   static constexpr std::uint32_t kExcess = std::bit_cast<std::uint32_t>(kToInteger);
 
-  [[gnu::always_inline]] static Words code(const Floats& value, const Floats& subtracted,
-                                           const Floats& inverse, const Floats& added) {
-    constexpr auto levels = static_cast<float>((1 << bits) - 1);
+  [[gnu::always_inline]] static Words code(Floats value, Floats subtracted, Floats inverse,
+                                           Floats added) {
     constexpr auto middle = static_cast<float>(1 << (bits - 1));
-    // Limited before it is rounded: the limits are integers, so that comes to the same.
     if constexpr (quantization == Quantization::affine) {
-      const Floats scaled = limit((value - subtracted) * inverse, broadcast(0.0f), levels);
-      return bits_of(scaled + broadcast(kToInteger));
+      return bits_of(limit((value - subtracted) * inverse, Floats{}) + kToInteger);
     } else if constexpr (quantization == Quantization::symmetric) {
-      const Floats scaled = limit(value * inverse, broadcast(1 - middle), middle - 1);
-      return bits_of(scaled + broadcast(kToInteger + middle));  // even: ties stay where they were
+      // The middle is even: ties stay where they were.
+      return bits_of(limit(value * inverse, broadcast(1 - middle)) + (kToInteger + middle));
     } else {
-      const Floats lowest = broadcast(0.0f) - added;
-      const Floats scaled = lesser(greater(value * inverse, lowest), lowest + broadcast(levels));
-      return bits_of((scaled + broadcast(kToInteger)) + added);
+      return bits_of((limit(value * inverse, -added) + kToInteger) + added);
     }
   }
 
  private:
-  [[gnu::always_inline]] static Floats limit(const Floats& a, const Floats& lowest, float highest) {
-    return lesser(greater(a, lowest), broadcast(highest));
+  // Before it is rounded: the limits are integers, so that comes to the same.
+  [[gnu::always_inline]] static Floats limit(Floats scaled, Floats lowest) {
+    constexpr int levels = (1 << bits) - (quantization == Quantization::symmetric ? 2 : 1);
+    if constexpr (!limited) return scaled;
+    return Machine::lesser(Machine::greater(scaled, lowest), lowest + static_cast<float>(levels));
   }
 };
 
 struct E4m3Coder {
   static constexpr int kBits = 8;
   static constexpr std::uint32_t kExcess = 0;
-  [[gnu::always_inline]] static Words code(const Floats& value, const Floats&,
-                                           const Floats& inverse, const Floats&) {
+  [[gnu::always_inline]] static Words code(Floats value, Floats, Floats inverse, Floats) {
     return to_e4m3(value * inverse);
   }
 };
@@ -187,8 +184,7 @@ struct E4m3Coder {
 struct E2m1Coder {
   static constexpr int kBits = 4;
   static constexpr std::uint32_t kExcess = 0;
-  [[gnu::always_inline]] static Words code(const Floats& value, const Floats&,
-                                           const Floats& inverse, const Floats&) {
+  [[gnu::always_inline]] static Words code(Floats value, Floats, Floats inverse, Floats) {
     return to_e2m1(value * inverse);
   }
 };
@@ -196,17 +192,15 @@ struct E2m1Coder {
 struct Fp16Coder {
   static constexpr int kBits = 16;
   static constexpr std::uint32_t kExcess = 0;
-  [[gnu::always_inline]] static Words code(const Floats& value, const Floats&, const Floats&,
-                                           const Floats&) {
-    return to_fp16(value);
+  [[gnu::always_inline]] static Words code(Floats value, Floats, Floats, Floats) {
+    return Machine::to_fp16(value);
   }
 };
 
 struct Bf16Coder {
   static constexpr int kBits = 16;
   static constexpr std::uint32_t kExcess = 0;
-  [[gnu::always_inline]] static Words code(const Floats& value, const Floats&, const Floats&,
-                                           const Floats&) {
+  [[gnu::always_inline]] static Words code(Floats value, Floats, Floats, Floats) {
     return to_bf16(value);
   }
 };

@@ -7,7 +7,7 @@
 
 #include "kernels/checksum.hpp"
 #include "kernels/encode_targets.hpp"
-#include "kernels/hadamard.hpp"
+#include "kernels/key_transform.hpp"
 #include "kernels/quantizer.hpp"
 
 namespace modalkv {
@@ -19,38 +19,6 @@ T load(std::span<const std::byte> page, Bytes at) {
   std::memcpy(&value, page.data() + at, sizeof(value));
   return value;
 }
-
-std::uint16_t load_metadata(std::span<const std::byte> page, Bytes at, int bytes) {
-  if (bytes == 0) return 0;
-  return bytes == 2 ? load<std::uint16_t>(page, at) : load<std::uint8_t>(page, at);
-}
-
-// K or V of one head of a page.
-class SideView {
- public:
-  SideView(const PageLayout& layout, bool values, int head)
-      : layout_(layout),
-        format_(values ? layout.shape().format.value : layout.shape().format.key),
-        values_(values),
-        head_(head),
-        metadata_(values ? layout.value_metadata(head) : layout.key_metadata(head)) {}
-
-  const ElementFormat& format() const { return format_; }
-  ElementPlace place(Tokens token, int dim) const {
-    return values_ ? layout_.value(head_, token, dim) : layout_.key(head_, token, dim);
-  }
-  Bytes scale(Tokens token, int dim) const {
-    return metadata_ + layout_.scale(format_, token, dim);
-  }
-  Bytes zero(Tokens token, int dim) const { return metadata_ + layout_.zero(format_, token, dim); }
-
- private:
-  const PageLayout& layout_;
-  ElementFormat format_;
-  bool values_;
-  int head_;
-  Bytes metadata_;
-};
 
 // Calls `function(first_token, first_dim, tokens, dims)` for each group of the tokens in use, until
 // it returns false.
@@ -72,48 +40,6 @@ float to_float(const Rows& rows, std::int64_t at) {
   return rows.number == NumberFormat::bf16 ? from_bf16(rows.elements[at])
                                            : from_fp16(rows.elements[at]);
 }
-
-using Vector = std::array<float, kMaxHeadDim>;
-
-// What is done to the keys of fewer than 16 bits before they are quantized, and undone after.
-class KeyTransform {
- public:
-  KeyTransform(const PageShape& shape, const KnownBias& known)
-      : shape_(shape), known_(known), active_(payload_bits(shape.format.key.number) < 16) {
-    if (!active_) known_ = {};
-  }
-
-  bool changes() const { return known_.bias != nullptr || shape_.format.key_rotation > 0; }
-
-  void apply(int head, Tokens token, std::span<float> key) const {
-    if (known_.bias != nullptr) {
-      Vector bias;
-      rotated_bias(*known_.bias, head, position(token), bias);
-      for (std::size_t i = 0; i < key.size(); ++i) key[i] -= bias[i];
-    }
-    rotate(key);
-  }
-
-  void undo(int head, Tokens token, std::span<float> key) const {
-    rotate(key);
-    if (known_.bias == nullptr) return;
-    Vector bias;
-    rotated_bias(*known_.bias, head, position(token), bias);
-    for (std::size_t i = 0; i < key.size(); ++i) key[i] += bias[i];
-  }
-
- private:
-  void rotate(std::span<float> key) const {
-    if (shape_.format.key_rotation > 0) rotate_blocks(key, shape_.format.key_rotation);
-  }
-  const std::int32_t* position(Tokens token) const {
-    return known_.positions.data() + token * known_.bias->sections.axes();
-  }
-
-  const PageShape& shape_;
-  KnownBias known_;
-  bool active_;
-};
 
 // The elements of one side of one head as they are quantized.
 class Source {
@@ -141,7 +67,7 @@ class Source {
   int head_, dims_;
   const KeyTransform* transform_;
   Tokens loaded_ = -1;
-  Vector vector_{};
+  std::array<float, kMaxHeadDim> vector_{};
 };
 
 // The first token to blame where a group cannot be encoded, or -1.
@@ -181,38 +107,6 @@ EncodeResult blame(const EncodeRequest& request) {
   return {Status::rejected};
 }
 
-void decode_side(const PageShape& shape, std::span<const std::byte> page, bool values,
-                 float tensor_scale, std::span<float> to) {
-  const PageLayout layout(shape);
-  const Tokens used = std::min<Tokens>(read_trailer(shape, page).tokens, shape.tokens);
-  const auto heads = std::int64_t{shape.kv_heads};
-  for (int head = 0; head < shape.kv_heads; ++head) {
-    const SideView side(layout, values, head);
-    const ElementFormat& format = side.format();
-    const std::uint32_t mask = (std::uint32_t{1} << payload_bits(format.number)) - 1;
-    for_each_group(shape, format, used, [&](Tokens token, int dim, Tokens tokens, int dims) {
-      const GroupCoder coder(
-          format, stored_scale(
-                      format, load_metadata(page, side.scale(token, dim), format.scale_bytes),
-                      load_metadata(page, side.zero(token, dim), format.zero_bytes), tensor_scale));
-      for (Tokens t = token; t < token + tokens; ++t)
-        for (int d = dim; d < dim + dims; ++d) {
-          const ElementPlace place = side.place(t, d);
-          const std::uint32_t code = load<std::uint32_t>(page, place.word) >> place.bit & mask;
-          float& value = to[static_cast<std::size_t>((t * heads + head) * shape.head_dim + d)];
-          if (quantization(format) != Quantization::none) {
-            value = coder.value(code);
-          } else {
-            value = format.number == NumberFormat::bf16
-                        ? from_bf16(static_cast<std::uint16_t>(code))
-                        : from_fp16(static_cast<std::uint16_t>(code));
-          }
-        }
-      return true;
-    });
-  }
-}
-
 }  // namespace
 
 EncodeResult encode_page(const EncodeTarget& target, const EncodeRequest& request) {
@@ -222,26 +116,8 @@ EncodeResult encode_page(const EncodeTarget& target, const EncodeRequest& reques
 EncodeResult encode_page(const PageShape& shape, const Rows& keys, const Rows& values,
                          const PageTrailer& trailer, const TensorScales& scales,
                          std::span<std::byte> page, const KnownBias& known) {
-  return encode_page(encode_targets().front(), {shape, keys, values, trailer, scales, known, page});
-}
-
-void decode_keys(const PageShape& shape, std::span<const std::byte> page,
-                 const TensorScales& scales, std::span<float> to, const KnownBias& known) {
-  decode_side(shape, page, false, scales.key, to);
-  const KeyTransform transform(shape, known);
-  if (!transform.changes()) return;
-  const Tokens used = std::min<Tokens>(read_trailer(shape, page).tokens, shape.tokens);
-  const auto dims = static_cast<std::size_t>(shape.head_dim);
-  for (Tokens token = 0; token < used; ++token)
-    for (int head = 0; head < shape.kv_heads; ++head) {
-      const auto vector = static_cast<std::size_t>(token * shape.kv_heads + head);
-      transform.undo(head, token, to.subspan(vector * dims, dims));
-    }
-}
-
-void decode_values(const PageShape& shape, std::span<const std::byte> page,
-                   const TensorScales& scales, std::span<float> to) {
-  decode_side(shape, page, true, scales.value, to);
+  return encode_page(*encode_targets().front(),
+                     {shape, keys, values, trailer, scales, known, page});
 }
 
 PageTrailer read_trailer(const PageShape& shape, std::span<const std::byte> page) {

@@ -20,6 +20,13 @@ struct Rows {
   NumberFormat number = NumberFormat::fp16;        ///< fp16 or bf16
 };
 
+/// The same, written to.
+struct MutableRows {
+  std::uint16_t* elements = nullptr;
+  std::int64_t token_stride = 0, head_stride = 0;
+  NumberFormat number = NumberFormat::fp16;
+};
+
 /// What a page says about itself.
 struct PageTrailer {
   ContentId content{};
@@ -60,6 +67,13 @@ void decode_keys(const PageShape& shape, std::span<const std::byte> page,
                  const TensorScales& scales, std::span<float> to, const KnownBias& known = {});
 void decode_values(const PageShape& shape, std::span<const std::byte> page,
                    const TensorScales& scales, std::span<float> to);
+
+/// The same, rounded to the nearest 16-bit numbers, ties to even, into the rows of an engine; what
+/// is beyond FP16 becomes infinite there.
+void decode_keys(const PageShape& shape, std::span<const std::byte> page,
+                 const TensorScales& scales, const MutableRows& to, const KnownBias& known = {});
+void decode_values(const PageShape& shape, std::span<const std::byte> page,
+                   const TensorScales& scales, const MutableRows& to);
 
 PageTrailer read_trailer(const PageShape& shape, std::span<const std::byte> page);
 /// Status::checksum where the page is not what was encoded.

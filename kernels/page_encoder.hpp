@@ -1,18 +1,13 @@
-// The encoder of a page, in lanes of the target that includes it (lanes.hpp).
+// The encoder of a page, in lanes of the target that includes it (lanes.hpp), tile by tile.
 //
-// It works tile by tile: 16 tokens of a head become a tile of floats in the first-level cache,
-// where keys lose their bias, are rotated and turned. What follows is the same for K and V, because
-// a line has 16 rows in its lanes and runs in depth (page_layout.hpp): a group either runs along
-// the depth (K per token, V per channel), then a lane has its own scale; or across the rows (V per
-// token, K per channel), then a depth position has. Unused lanes of the last tile hold copies of
-// its last token, which changes no range, and are masked out of what is stored.
-#include "kernels/lane_quantizer.hpp"
+// K and V share it, because a line has 16 rows in its lanes and runs in depth (page_layout.hpp): a
+// group either runs along the depth (K per token, V per channel), then a lane has its own scale; or
+// across the rows (V per token, K per channel), then a depth position has. The checksum is summed
+// while a line is still in registers.
+#include "kernels/encode_tile.hpp"
 
 namespace modalkv {
 namespace {
-
-constexpr int kTileTokens = kLineRows;
-constexpr int kMostTileElements = kTileTokens * kMaxHeadDim;
 
 class PageEncoder {
  public:
@@ -22,16 +17,18 @@ class PageEncoder {
         layout_(request.shape),
         page_(request.page.data()),
         used_(static_cast<Tokens>(request.trailer.tokens)),
-        dims_(request.shape.head_dim) {}
+        dims_(request.shape.head_dim),
+        tile_(dims_, used_) {}
 
   bool run() {
     if (used_ <= shape_.tokens - kTileTokens) clear_unused_tiles();
     if (!encode_side(false) || !encode_side(true)) return false;
     write_trailer();
-    const Bytes sum_at = layout_.trailer() + kTrailerChecksum;
-    add_lines(layout_.key_metadata(0), layout_.trailer());
+    const Bytes metadata = layout_.key_metadata(0), trailer = layout_.trailer();
+    sums_.add(page_ + metadata, metadata, trailer - metadata);
+    const Bytes sum_at = trailer + kTrailerChecksum;
     std::uint64_t sum = sums_.total() + checksum_mix(static_cast<std::uint64_t>(sum_at));
-    for (Bytes at = layout_.trailer(); at < sum_at; at += 8) {
+    for (Bytes at = trailer; at < sum_at; at += 8) {
       std::uint64_t word = 0;
       std::memcpy(&word, page_ + at, sizeof(word));
       sum += checksum_mix(word + (static_cast<std::uint64_t>(at / 8) + 1) * kChecksumStep);
@@ -45,244 +42,212 @@ class PageEncoder {
 
   // K or V.
   struct Side {
-    bool in_values;
     ElementFormat format;
     int group;
     const Rows& rows;
-    bool has_bias;
+    const KeyBias* bias;
     int rotation;
     LaneQuantizer quantizer;
-    WriteTile write;
+    WriteTile write, write_limited;
   };
 
   bool encode_side(bool in_values) {
     const ElementFormat& format = in_values ? shape_.format.value : shape_.format.key;
     const bool as_is = in_values || quantization(format) == Quantization::none;
     const Side side{
-        .in_values = in_values,
         .format = format,
         .group = static_cast<int>(group_elements(format, shape_)),
         .rows = in_values ? request_.values : request_.keys,
-        .has_bias = !as_is && request_.known.bias != nullptr,
+        .bias = as_is ? nullptr : request_.known.bias,
         .rotation = as_is ? 0 : shape_.format.key_rotation,
         .quantizer = {format, in_values ? request_.scales.value : request_.scales.key},
-        .write = writer_of(format, in_values),
+        .write = writer_of<false>(format, in_values),
+        .write_limited = writer_of<true>(format, in_values),
     };
-    return format.per_channel ? encode_channels(side) : encode_tokens(side);
+    const bool bf16 = side.rows.number == NumberFormat::bf16;
+    if (in_values)
+      return bf16 ? encode_from<Bf16Input, true>(side) : encode_from<Fp16Input, true>(side);
+    return bf16 ? encode_from<Bf16Input, false>(side) : encode_from<Fp16Input, false>(side);
+  }
+
+  template <typename Input, bool in_values>
+  bool encode_from(const Side& side) {
+    return side.format.per_channel ? encode_channels<Input, in_values>(side)
+                                   : encode_tokens<Input, in_values>(side);
+  }
+
+  // Calls `use` with the vectors of a tile, as they are quantized.
+  template <typename Input, bool in_values, typename Use>
+  auto with_vectors(const Side& side, int head, Tokens begin, Use use) {
+    const Tile::Plain plain = tile_.plain(side.rows, head, begin);
+    if constexpr (!in_values)
+      if (side.bias != nullptr || side.rotation > 0)
+        return use(tile_.changed<Input>(plain, side.bias, head, side.rotation));
+    return use(plain);
   }
 
   // Groups within the vector of a token. Heads are the inner loop, as they lie side by side.
+  template <typename Input, bool in_values>
   bool encode_tokens(const Side& side) {
+    for (int i = 0; i < kTilesAhead && !in_values; ++i) {
+      fetch_by_tokens<in_values>(side, 0, 0, i);
+      tile_.fetcher.fetch(kMostTileElements);
+    }
     for (Tokens begin = 0; begin < used_; begin += kTileTokens) {
-      if (side.has_bias) turn_bias(begin);
+      if (side.bias != nullptr) tile_.turn_bias(request_.known, begin);
       for (int head = 0; head < shape_.kv_heads; ++head) {
-        load_tile(side, head, begin);
-        if (!side.in_values) turn_tile();
-        if (!fit_tokens(side, head, begin)) return false;
-        (this->*side.write)(head, begin, side.group);
+        fetch_by_tokens<in_values>(side, head, begin, kTilesAhead);
+        fetch_lines<in_values>(side.format, head, begin);
+        const auto fit = [&](const auto& vectors) {
+          return fit_tokens<Input, in_values>(side, vectors, head, begin);
+        };
+        if (!with_vectors<Input, in_values>(side, head, begin, fit)) return false;
+        write<in_values>(side, head, begin);
       }
     }
     return true;
   }
 
-  bool fit_tokens(const Side& side, int head, Tokens begin) {
-    const Bytes metadata = metadata_of(side, head);
-    const Words in_use = tokens_in_use(begin);
-    Floats poison = broadcast(0.0f);
-    Words unfit{};
-    for (int dim = 0; dim < dims_; dim += side.group) {
-      const int end = std::min(dim + side.group, dims_);
-      const Range range =
-          side.in_values ? range_across(dim, end, poison) : range_along(dim, end, poison);
-      const FittedGroups groups = side.quantizer.fit(range);
-      unfit = unfit | groups.unfit;
-      keep(groups, dim / side.group * kLanes);
-      store_low(page_ + metadata + layout_.scale(side.format, begin, dim), groups.scale & in_use,
-                side.format.scale_bytes);
-      store_low(page_ + metadata + layout_.zero(side.format, begin, dim), groups.zero & in_use,
-                side.format.zero_bytes);
+  template <typename Input, bool in_values, typename Vectors>
+  bool fit_tokens(const Side& side, const Vectors& vectors, int head, Tokens begin) {
+    const Words* in_use = nullptr;
+    Words masks[kParts];
+    if (begin + kTileTokens > used_) {
+      tokens_in_use(begin, masks);
+      in_use = masks;
     }
-    return !any(unfit | is_poison(poison));
+    tile_.forget();
+    limited_ = false;
+    for (int dim = 0, index = 0; dim < dims_; dim += side.group, index += kTileTokens) {
+      const int end = std::min(dim + side.group, dims_);
+      if constexpr (in_values) {
+        tile_.load_across<Input>(vectors, dim, end);
+      } else {
+        tile_.turn_along<Input>(vectors, dim, end);
+      }
+      if (!fit_groups<in_values>(side, head, begin, dim, kTileTokens, index, in_use)) return false;
+    }
+    return tile_.is_finite();
   }
 
   // Groups of the tokens of a channel: once for their ranges, once for their codes.
+  template <typename Input, bool in_values>
   bool encode_channels(const Side& side) {
     for (Tokens begin = 0; begin < used_; begin += side.group) {
       const Tokens end = std::min<Tokens>(begin + side.group, used_);
       for (int head = 0; head < shape_.kv_heads; ++head) {
-        if (!fit_channels(side, head, begin, end)) return false;
-        for (Tokens tile = begin; tile < end; tile += kTileTokens) {
-          if (end - begin > kTileTokens) load_transformed(side, head, tile);
-          if (!side.in_values) turn_tile();
-          (this->*side.write)(head, tile, side.group);
+        tile_.forget();
+        for (Tokens at = begin; at < end; at += kTileTokens) {
+          fetch_by_channels<in_values>(side, head, begin, at, false);
+          if (side.bias != nullptr) tile_.turn_bias(request_.known, at);
+          const auto look = [&](const auto& vectors) {
+            tile_.range_down<Input>(vectors, at == begin);
+          };
+          with_vectors<Input, in_values>(side, head, at, look);
+        }
+        limited_ = false;
+        if (!tile_.is_finite() || !fit_groups<in_values>(side, head, begin, 0, dims_, 0, nullptr))
+          return false;
+        for (Tokens at = begin; at < end; at += kTileTokens) {
+          fetch_by_channels<in_values>(side, head, begin, at, true);
+          fetch_lines<in_values>(side.format, head, at);
+          if (side.bias != nullptr) tile_.turn_bias(request_.known, at);
+          const auto load = [&](const auto& vectors) {
+            if constexpr (in_values) {
+              tile_.load_across<Input>(vectors, 0, dims_);
+            } else {
+              tile_.turn_along<Input>(vectors, 0, dims_);
+            }
+          };
+          with_vectors<Input, in_values>(side, head, at, load);
+          write<in_values>(side, head, at);
         }
       }
     }
     return true;
   }
 
-  bool fit_channels(const Side& side, int head, Tokens begin, Tokens end) {
-    const Bytes metadata = metadata_of(side, head);
-    Floats poison = broadcast(0.0f);
-    for (Tokens tile = begin; tile < end; tile += kTileTokens) {
-      load_transformed(side, head, tile);
-      for (int dim = 0; dim < dims_; dim += kLanes) {
-        Range range = range_of_channels(dim, poison);
-        if (tile > begin) {
-          range.least = lesser(range.least, load(least_ + dim));
-          range.most = greater(range.most, load(most_ + dim));
-        }
-        store(least_ + dim, range.least);
-        store(most_ + dim, range.most);
-      }
+  // The groups whose ranges are in the tile: their metadata, and coefficients from `index` on.
+  template <bool in_values>
+  bool fit_groups(const Side& side, int head, Tokens token, int dim, int groups, int index,
+                  const Words* in_use) {
+    std::byte* metadata =
+        page_ + (in_values ? layout_.value_metadata(head) : layout_.key_metadata(head));
+    std::byte* scales = metadata + layout_.scale(side.format, token, dim);
+    std::byte* zeros = metadata + layout_.zero(side.format, token, dim);
+    Words unfit{}, limited{};
+    for (int i = 0; i < groups; i += kWidth) {
+      const FittedGroups fitted =
+          side.quantizer.fit(load<Floats>(tile_.least + i), load<Floats>(tile_.most + i));
+      unfit |= fitted.unfit;
+      limited |= fitted.limited;
+      store(subtracted_ + index + i, fitted.subtracted);
+      store(inverse_ + index + i, fitted.inverse);
+      store(added_ + index + i, fitted.added);
+      const Words mask = in_use != nullptr ? in_use[i / kWidth] : broadcast(~0u);
+      store_low(scales + i * side.format.scale_bytes, fitted.scale & mask, side.format.scale_bytes);
+      store_low(zeros + i * side.format.zero_bytes, fitted.zero & mask, side.format.zero_bytes);
     }
-    Words unfit{};
-    for (int dim = 0; dim < dims_; dim += kLanes) {
-      const FittedGroups groups = side.quantizer.fit({load(least_ + dim), load(most_ + dim)});
-      unfit = unfit | groups.unfit;
-      keep(groups, dim);
-      store_low(page_ + metadata + layout_.scale(side.format, begin, dim), groups.scale,
-                side.format.scale_bytes);
-      store_low(page_ + metadata + layout_.zero(side.format, begin, dim), groups.zero,
-                side.format.zero_bytes);
-    }
-    return !any(unfit | is_poison(poison));
+    limited_ = limited_ || any(limited);
+    return !any(unfit);
   }
 
-  void load_transformed(const Side& side, int head, Tokens begin) {
-    if (side.has_bias) turn_bias(begin);
-    load_tile(side, head, begin);
-  }
-
-  // tile_[token][dim], as it is quantized.
-  void load_tile(const Side& side, int head, Tokens begin) {
-    for (int token = 0; token < kTileTokens; ++token) {
-      const Tokens row = std::min(begin + token, used_ - 1);
-      const std::uint16_t* from =
-          side.rows.elements + row * side.rows.token_stride + head * side.rows.head_stride;
-      float* to = tile_ + token * dims_;
-      if (side.rows.number == NumberFormat::bf16) {
-        for (int dim = 0; dim < dims_; dim += kLanes) store(to + dim, from_bf16(from + dim));
-      } else {
-        for (int dim = 0; dim < dims_; dim += kLanes) store(to + dim, from_fp16(from + dim));
-      }
-      if (side.has_bias) subtract_bias(head, token);
-      if (side.rotation > 0) rotate(to, side.rotation);
+  // The tile `tiles` from here on, heads first. Behind the last key come the values.
+  template <bool in_values>
+  void fetch_by_tokens(const Side& side, int head, Tokens begin, int tiles) {
+    const int next = (head + tiles) % shape_.kv_heads;
+    const Tokens token = begin + (head + tiles) / shape_.kv_heads * kTileTokens;
+    if (token < used_) {
+      tile_.fetcher.look_ahead(side.rows, next, token,
+                               std::min<Tokens>(kTileTokens, used_ - token));
+    } else if (!in_values) {
+      tile_.fetcher.look_ahead(request_.values, next, 0, std::min<Tokens>(kTileTokens, used_));
     }
   }
 
-  // Cosines and sines of the tokens of a tile.
-  void turn_bias(Tokens begin) {
-    const KeyBias& bias = *request_.known.bias;
-    for (int token = 0; token < kTileTokens; ++token) {
-      const Tokens row = std::min(begin + token, used_ - 1);
-      const std::int32_t* position = request_.known.positions.data() + row * bias.sections.axes();
-      for (int pair = 0; pair < dims_ / 2; ++pair) {
-        const Rotation turn = bias.turn(position, pair);
-        cosines_[token][pair] = turn.cosine;
-        sines_[token][pair] = turn.sine;
-      }
+  // Half of the tile of the next head while this one's range is found, half while it is written.
+  // The first head of all comes without notice: it is fetched a tile ahead.
+  template <bool in_values>
+  void fetch_by_channels(const Side& side, int head, Tokens begin, Tokens at, bool writing) {
+    constexpr Tokens kHalf = kTileTokens / 2;
+    const bool first = !in_values && head == 0 && begin == 0;
+    const bool last_head = head + 1 == shape_.kv_heads;
+    const bool last = last_head && begin + side.group >= used_;
+    Tokens token = at, count = first ? kTileTokens : kHalf;
+    const Rows& rows = last && !in_values ? request_.values : side.rows;
+    if (first && !writing) {
+      tile_.fetcher.look_ahead(side.rows, head, at + kTileTokens,
+                               std::clamp<Tokens>(used_ - at - kTileTokens, 0, kTileTokens));
+      return;
     }
+    if (last) token -= begin;
+    if (last_head && !last) token += side.group;
+    if (writing && !first) token += kHalf;
+    if (last && in_values) count = 0;
+    tile_.fetcher.look_ahead(rows, last_head ? 0 : head + 1, token,
+                             std::clamp<Tokens>(used_ - token, 0, count));
   }
 
-  void subtract_bias(int head, int token) {
-    const float* b = request_.known.bias->of_head(head);
-    const int half = dims_ / 2;
-    float* low = tile_ + token * dims_;
-    for (int i = 0; i < half; ++i) {
-      const float cosine = cosines_[token][i], sine = sines_[token][i];
-      low[i] -= b[i] * cosine - b[i + half] * sine;
-      low[i + half] -= b[i + half] * cosine + b[i] * sine;
-    }
+  // The lines that a tile will be written to: a store that waits for its line holds up all behind.
+  template <bool in_values>
+  [[gnu::always_inline]] void fetch_lines(const ElementFormat& format, int head, Tokens begin) {
+    const int deep = word_elements(format);
+    const int runs = in_values ? dims_ / kLineRows : 1;
+    const Bytes run = (in_values ? kTileTokens : dims_) / deep * kLineBytes;
+    const Bytes apart = shape_.tokens / deep * kLineBytes;
+    const std::byte* to = page_ +
+                          (in_values ? layout_.value_lines(head) : layout_.key_lines(head)) +
+                          begin / kTileTokens * run;
+    for (int i = 0; i < runs; ++i)
+      for (Bytes at = 0; at < run; at += kLineBytes) __builtin_prefetch(to + i * apart + at, 1);
   }
 
-  // rotate_blocks() of one vector.
-  void rotate(float* vector, int order) const {
-    Floats parts[kMaxHeadDim / kLanes];
-    const int count = dims_ / kLanes, block = order / kLanes;
-    for (int i = 0; i < count; ++i)
-      parts[i] =
-          butterflies<8>(butterflies<4>(butterflies<2>(butterflies<1>(load(vector + i * kLanes)))));
-    for (int apart = 1; apart < block; apart *= 2)
-      for (int i = 0; i < count; ++i) {
-        if ((i & apart) != 0) continue;
-        const Floats a = parts[i], b = parts[i + apart];
-        parts[i] = a + b;
-        parts[i + apart] = a - b;
-      }
-    for (int i = 0; i < count; ++i) store(vector + i * kLanes, parts[i] * hadamard_scale(order));
+  template <bool in_values>
+  void write(const Side& side, int head, Tokens begin) {
+    (this->*(limited_ ? side.write_limited : side.write))(head, begin, side.group);
   }
 
-  // turned_[dim][token]
-  void turn_tile() {
-    for (int token = 0; token < kTileTokens; token += kWidth)
-      for (int dim = 0; dim < dims_; dim += kWidth) {
-        FloatPart rows[kWidth];
-        for (int i = 0; i < kWidth; ++i)
-          std::memcpy(&rows[i], tile_ + (token + i) * dims_ + dim, sizeof(rows[i]));
-        transpose(rows);
-        for (int i = 0; i < kWidth; ++i)
-          std::memcpy(turned_ + (dim + i) * kLanes + token, &rows[i], sizeof(rows[i]));
-      }
-  }
-
-  // Of the turned tile: a lane is a token.
-  Range range_along(int dim, int end, Floats& poison) const {
-    constexpr int kChains = 4;
-    Floats least[kChains], most[kChains], bad[kChains];
-    for (int i = 0; i < kChains; ++i) {
-      least[i] = most[i] = load(turned_ + dim * kLanes);
-      bad[i] = poison;
-    }
-    for (int at = dim; at < end; at += kChains)
-      for (int i = 0; i < kChains; ++i)
-        see(load(turned_ + (at + i) * kLanes), least[i], most[i], bad[i]);
-    poison = (bad[0] + bad[1]) + (bad[2] + bad[3]);
-    return {lesser(lesser(least[0], least[1]), lesser(least[2], least[3])),
-            greater(greater(most[0], most[1]), greater(most[2], most[3]))};
-  }
-
-  // Of the tile as it was loaded: a lane of the result is a token.
-  Range range_across(int dim, int end, Floats& poison) const {
-    Floats least[kTileTokens], most[kTileTokens];
-    for (int token = 0; token < kTileTokens; ++token) {
-      const float* vector = tile_ + token * dims_;
-      least[token] = most[token] = load(vector + dim);
-      Floats bad = broadcast(0.0f);
-      for (int at = dim; at < end; at += kLanes)
-        see(load(vector + at), least[token], most[token], bad);
-      poison = poison + bad;
-    }
-    return {reduce_rows<true>(least), reduce_rows<false>(most)};
-  }
-
-  // A lane is a channel.
-  Range range_of_channels(int dim, Floats& poison) const {
-    Range range{load(tile_ + dim), load(tile_ + dim)};
-    for (int token = 0; token < kTileTokens; ++token)
-      see(load(tile_ + token * dims_ + dim), range.least, range.most, poison);
-    return range;
-  }
-
-  [[gnu::always_inline]] static void see(const Floats& value, Floats& least, Floats& most,
-                                         Floats& poison) {
-    least = lesser(value, least);
-    most = greater(value, most);
-    poison = poison + (value - value);  // zeros, until a value is not finite
-  }
-
-  static Words is_poison(const Floats& poison) {
-    return is_less(broadcast(0u), bits_of(poison) & broadcast(0x7fffffffu));
-  }
-
-  void keep(const FittedGroups& groups, int at) {
-    store(subtracted_ + at, groups.subtracted);
-    store(inverse_ + at, groups.inverse);
-    store(added_ + at, groups.added);
-  }
-
-  static constexpr bool kPerChannel = true, kPerToken = false;
-
+  template <bool limited>
   static WriteTile writer_of(const ElementFormat& format, bool in_values) {
     const bool per_channel = format.per_channel;
     switch (format.number) {
@@ -296,25 +261,27 @@ class PageEncoder {
       case NumberFormat::mxfp4:
         return writer<E2m1Coder>(per_channel, in_values);
       case NumberFormat::int8:
-        return integer_writer<8>(format, in_values);
+        return integer_writer<8, limited>(format, in_values);
       case NumberFormat::int4:
-        return integer_writer<4>(format, in_values);
+        return integer_writer<4, limited>(format, in_values);
       case NumberFormat::int2:
-        return integer_writer<2>(format, in_values);
+        return integer_writer<2, limited>(format, in_values);
     }
     return nullptr;
   }
 
-  template <int bits>
+  template <int bits, bool limited>
   static WriteTile integer_writer(const ElementFormat& format, bool in_values) {
     switch (quantization(format)) {
       case Quantization::affine:
-        return writer<IntegerCoder<bits, Quantization::affine>>(format.per_channel, in_values);
+        return writer<IntegerCoder<bits, Quantization::affine, limited>>(format.per_channel,
+                                                                         in_values);
       case Quantization::affine_integer:
-        return writer<IntegerCoder<bits, Quantization::affine_integer>>(format.per_channel,
-                                                                        in_values);
+        return writer<IntegerCoder<bits, Quantization::affine_integer, limited>>(format.per_channel,
+                                                                                 in_values);
       default:
-        return writer<IntegerCoder<bits, Quantization::symmetric>>(format.per_channel, in_values);
+        return writer<IntegerCoder<bits, Quantization::symmetric, limited>>(format.per_channel,
+                                                                            in_values);
     }
   }
 
@@ -330,64 +297,65 @@ class PageEncoder {
   // The lines of a tile: elements to codes, codes to words, words to the page and its checksum.
   template <typename Coder, bool per_channel, bool in_values>
   void write_tile(int head, Tokens begin, int group) {
-    constexpr int deep = 32 / Coder::kBits;
+    constexpr int bits = Coder::kBits, deep = 32 / bits;
     const int rows = in_values ? dims_ : kTileTokens;
     const int lines = (in_values ? kTileTokens : dims_) / deep;
-    const float* from = in_values ? tile_ : turned_;
-    const Words tokens = tokens_in_use(begin);
+    const float* from = in_values ? tile_.straight() : tile_.turned();
+    Words tokens[kParts];
+    tokens_in_use(begin, tokens);
+    const Bytes run = in_values ? shape_.tokens / deep * kLineBytes : 0;
+    const Bytes first = (in_values ? layout_.value_lines(head) : layout_.key_lines(head)) +
+                        begin / kTileTokens * lines * kLineBytes;
     for (int row = 0; row < rows; row += kLineRows) {
-      const Bytes first =
-          in_values ? layout_.value_lines(head) +
-                          (row / kLineRows * (shape_.tokens / deep) + begin / deep) * kLineBytes
-                    : layout_.key_lines(head) + begin / kLineRows * lines * kLineBytes;
+      const int row_group = in_values && !per_channel ? row / group * kTileTokens : row;
       for (int line = 0; line < lines; ++line) {
         const int depth = line * deep;
         // Of the group at this row and depth; where groups run across rows, of this depth first.
-        const int at = in_values ? (per_channel ? row : row / group * kLanes + depth)
-                                 : (per_channel ? depth : depth / group * kLanes);
-        const Words codes =
-            word_of<Coder, in_values == per_channel>(from + depth * rows + row, rows, at);
-        const Words used = in_values ? depth_in_use<Coder::kBits>(begin + depth) : tokens;
-        write_line(first + line * kLineBytes, codes & used);
+        const int index = in_values ? (per_channel ? row : row_group + depth)
+                                    : (per_channel ? depth : depth / group * kTileTokens);
+        const Bytes at = first + row / kLineRows * run + line * kLineBytes;
+        for (int part = 0; part < kParts; ++part) {
+          const Words used = in_values ? depth_in_use<bits>(begin + depth) : tokens[part];
+          const Words word = used & word_of<Coder, in_values == per_channel>(
+                                        from + depth * rows + row + part * kWidth, rows,
+                                        index + (in_values == per_channel ? part * kWidth : 0));
+          store(page_ + at + part * 4 * kWidth, word);
+          sums_.add(word, at + part * 4 * kWidth);
+        }
       }
     }
   }
 
+  // `along_depth`: the lanes have coefficients each, from `index` on; else the depth positions do.
   template <typename Coder, bool along_depth>
-  [[gnu::always_inline]] Words word_of(const float* from, int stride, int at) const {
+  [[gnu::always_inline]] Words word_of(const float* from, int stride, int index) const {
     constexpr int bits = Coder::kBits, deep = 32 / bits;
-    constexpr auto bit_of_element = [](int element) {
-      return 16 * (element % 2) + bits * (element / 2);
-    };
-    constexpr std::uint32_t start = [&] {
+    constexpr std::uint32_t excess = [] {
       std::uint32_t sum = 0;
-      for (int i = 0; i < deep; ++i) sum -= Coder::kExcess << bit_of_element(i);
+      for (int i = 0; i < deep; ++i) sum += Coder::kExcess << bit_of_element(bits, i);
       return sum;
     }();
-    Words word = broadcast(start);
+    const auto coefficient = [&](const float* all, int i) __attribute__((always_inline)) {
+      return along_depth ? load<Floats>(all + index) : broadcast(all[index + i]);
+    };
+    Words word = broadcast(0u - excess);
 #pragma GCC unroll 16
-    for (int i = 0; i < deep; ++i) {
-      const Floats value = load(from + i * stride);
-      const Words code =
-          along_depth
-              ? Coder::code(value, load(subtracted_ + at), load(inverse_ + at), load(added_ + at))
-              : Coder::code(value, broadcast(subtracted_[at + i]), broadcast(inverse_[at + i]),
-                            broadcast(added_[at + i]));
-      word = word + (code << bit_of_element(i));
-    }
+    for (int i = 0; i < deep; ++i)
+      word += Coder::code(load<Floats>(from + i * stride), coefficient(subtracted_, i),
+                          coefficient(inverse_, i), coefficient(added_, i))
+              << bit_of_element(bits, i);
     return word;
   }
 
-  [[gnu::always_inline]] void write_line(Bytes at, const Words& line) {
-    std::memcpy(page_ + at, &line, sizeof(line));
-    sums_.add(line, static_cast<std::uint64_t>(at / 8));
+  static constexpr int bit_of_element(int bits, int element) {
+    return 16 * (element % 2) + bits * (element / 2);
   }
 
   // A lane a token: all bits where it is used.
-  Words tokens_in_use(Tokens begin) const {
-    std::uint32_t masks[kLanes];
-    for (int i = 0; i < kLanes; ++i) masks[i] = begin + i < used_ ? ~0u : 0u;
-    return __builtin_bit_cast(Words, masks);
+  void tokens_in_use(Tokens begin, Words (&masks)[kParts]) const {
+    std::uint32_t lanes[kTileTokens];
+    for (int i = 0; i < kTileTokens; ++i) lanes[i] = begin + i < used_ ? ~0u : 0u;
+    std::memcpy(masks, lanes, sizeof(masks));
   }
 
   // The bits of a word of V whose tokens, from `first` on, are used.
@@ -397,28 +365,24 @@ class PageEncoder {
     if (first + deep <= used_) return broadcast(~0u);
     std::uint32_t mask = 0;
     for (int i = 0; i < deep && first + i < used_; ++i)
-      mask |= ((1u << bits) - 1) << (16 * (i % 2) + bits * (i / 2));
+      mask |= ((1u << bits) - 1) << bit_of_element(bits, i);
     return broadcast(mask);
   }
 
-  Bytes metadata_of(const Side& side, int head) const {
-    return side.in_values ? layout_.value_metadata(head) : layout_.key_metadata(head);
-  }
-
+  // Tiles without tokens are zeros, and so is their metadata.
   void clear_unused_tiles() {
-    const Tokens first = round_up(used_, kTileTokens);
-    const auto clear = [&](const ElementFormat& format, Bytes lines, int rows, int depth) {
-      // Of each run of `depth`, what lies behind `first` tokens.
-      const Bytes all = depth / word_elements(format) * kLineBytes;
-      const Bytes kept = all * first / shape_.tokens;
-      for (int row = 0; row < rows; row += kLineRows)
-        for (Bytes at = kept; at < all; at += kLineBytes)
-          write_line(lines + row / kLineRows * all + at, Words{});
+    const Tokens tiles = shape_.tokens / kTileTokens, kept = divide_up(used_, kTileTokens);
+    const auto clear = [&](Bytes at, Bytes run) {
+      const Bytes begin = run * kept / tiles;
+      std::memset(page_ + at + begin, 0, static_cast<std::size_t>(run - begin));
+      sums_.add(page_ + at + begin, at + begin, run - begin);
     };
+    const Bytes key_run = layout_.value_lines(0);
+    const Bytes value_run = (layout_.key_lines(1) - key_run) / (dims_ / kLineRows);
     for (int head = 0; head < shape_.kv_heads; ++head) {
-      clear(shape_.format.key, layout_.key_lines(head), kLineRows,
-            static_cast<int>(shape_.tokens / kLineRows) * dims_);
-      clear(shape_.format.value, layout_.value_lines(head), dims_, static_cast<int>(shape_.tokens));
+      clear(layout_.key_lines(head), key_run);
+      for (int row = 0; row < dims_ / kLineRows; ++row)
+        clear(layout_.value_lines(head) + row * value_run, value_run);
     }
     const Bytes metadata = layout_.key_metadata(0);
     std::memset(page_ + metadata, 0, static_cast<std::size_t>(layout_.trailer() - metadata));
@@ -430,18 +394,12 @@ class PageEncoder {
                 static_cast<std::size_t>(layout_.trailer() + kPageTrailerBytes - behind));
     std::byte* to = page_ + layout_.trailer();
     const PageTrailer& trailer = request_.trailer;
-    std::memcpy(to + kTrailerContentId, &trailer.content.words, sizeof(trailer.content.words));
-    std::memcpy(to + kTrailerGeneration, &trailer.generation, sizeof(trailer.generation));
-    std::memcpy(to + kTrailerTokens, &trailer.tokens, sizeof(trailer.tokens));
+    store(to + kTrailerContentId, trailer.content.words);
+    store(to + kTrailerGeneration, trailer.generation);
+    store(to + kTrailerTokens, trailer.tokens);
   }
 
-  void add_lines(Bytes begin, Bytes end) {
-    for (Bytes at = begin; at < end; at += kLineBytes) {
-      Words line;
-      std::memcpy(&line, page_ + at, sizeof(line));
-      sums_.add(line, static_cast<std::uint64_t>(at / 8));
-    }
-  }
+  static constexpr int kTilesAhead = 2;
 
   const EncodeRequest& request_;
   const PageShape& shape_;
@@ -449,24 +407,18 @@ class PageEncoder {
   std::byte* page_;
   Tokens used_;
   int dims_;
+  bool limited_ = false;  // whether elements of the tile may lie beyond its codes
   Sums sums_;
-  alignas(64) float tile_[kMostTileElements];
-  alignas(64) float turned_[kMostTileElements];
+  Tile tile_;
   // Of each group: a lane for each token of a group of channels, or one for each channel.
   alignas(64) float subtracted_[kMaxHeadDim], inverse_[kMaxHeadDim], added_[kMaxHeadDim];
-  alignas(64) float least_[kMaxHeadDim], most_[kMaxHeadDim];
-  alignas(64) float cosines_[kTileTokens][kMaxHeadDim / 2], sines_[kTileTokens][kMaxHeadDim / 2];
 };
 
 // checksum() by lanes.
 std::uint64_t lane_checksum(std::span<const std::byte> bytes) {
   const std::size_t whole = bytes.size() / sizeof(Words) * sizeof(Words);
   Sums sums;
-  for (std::size_t at = 0; at < whole; at += sizeof(Words)) {
-    Words line;
-    std::memcpy(&line, bytes.data() + at, sizeof(line));
-    sums.add(line, at / 8);
-  }
+  sums.add(bytes.data(), 0, static_cast<Bytes>(whole));
   std::uint64_t sum = sums.total() + checksum_mix(bytes.size());
   for (std::size_t at = whole; at < bytes.size(); at += 8) {
     std::uint64_t word = 0;
@@ -474,6 +426,15 @@ std::uint64_t lane_checksum(std::span<const std::byte> bytes) {
     sum += checksum_mix(word + (at / 8 + 1) * kChecksumStep);
   }
   return sum;
+}
+
+template <typename Coder>
+void round_vector(std::span<const float> from, std::uint16_t* to) {
+  constexpr Floats unused{};
+  for (std::size_t i = 0; i < from.size(); i += kWidth) {
+    const Words codes = Coder::code(load<Floats>(from.data() + i), unused, unused, unused);
+    store(to + i, __builtin_convertvector(codes, Halves));
+  }
 }
 
 bool encode(const EncodeRequest& request) {

@@ -80,7 +80,8 @@ inline GroupScale stored_scale(const ElementFormat& format, std::uint16_t scale,
 /// cannot hold the group.
 inline GroupScale fit_scale(const ElementFormat& format, float least, float most,
                             float tensor_scale) {
-  least += 0.0f;  // no negative zero, in any order of minima
+  least += 0.0f;  // no negative zeros, in any order of minima
+  most += 0.0f;
   const float magnitude = std::max(-least, most) + 0.0f;
   const int bits = payload_bits(format.number);
   const auto levels = static_cast<float>((1 << bits) - 1);

@@ -122,7 +122,8 @@ void register_all() {
       {"nvfp4", both(nvfp4())},
       {"fp16", both(fp16())},
   };
-  for (const EncodeTarget& target : encode_targets()) {
+  for (const EncodeTarget* each : encode_targets()) {
+    const EncodeTarget& target = *each;
     benchmark::RegisterBenchmark(("checksum/" + std::string(target.name)).c_str(),
                                  [&target](benchmark::State& state) { verify(state, target); });
     for (const auto& [name, format] : formats)
