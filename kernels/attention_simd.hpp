@@ -680,10 +680,14 @@ class Pass {
     const int dims = list_.shape.head_dim;
     const std::uint16_t* from =
         queries.elements + token * queries.token_stride + head * queries.head_stride;
-    for (int d = 0; d < dims; ++d)
-      row.query[static_cast<std::size_t>(d)] =
-          queries.scale *
-          (queries.number == NumberFormat::bf16 ? from_bf16(from[d]) : from_fp16(from[d]));
+    if (queries.number == NumberFormat::bf16) {
+      for (int d = 0; d < dims; ++d)
+        row.query[static_cast<std::size_t>(d)] = queries.scale * from_bf16(from[d]);
+    } else {
+      for (int d = 0; d < dims; d += kLineRows)
+        store(&row.query[static_cast<std::size_t>(d)],
+              load_fp16(reinterpret_cast<const std::byte*>(from + d)) * broadcast(queries.scale));
+    }
     const std::span query = std::span(row.query).first(static_cast<std::size_t>(dims));
     const int kv_head = head / (queries.heads / list_.shape.kv_heads);
     if (bias_) bias_terms(*list_.known_bias.bias, kv_head, query, row.cosine_terms, row.sine_terms);

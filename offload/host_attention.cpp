@@ -14,7 +14,7 @@ namespace {
 
 constexpr Tokens kHiddenWordTokens = 64;
 constexpr Tokens kLeastTokens = 256;  // of a piece: fewer are not worth merging
-constexpr int kPiecesPerThread = 4;   // so that a late thread does not keep the others waiting
+constexpr int kPiecesPerThread = 3;   // so that a late thread does not keep the others waiting
 
 // Lists are cut where a page and a word of hidden bits begin.
 Tokens cut_step(const PageList& list) {

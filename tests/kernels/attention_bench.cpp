@@ -39,7 +39,7 @@ class Pool {
     const Rows keys{elements.data(), row, shape.head_dim};
     const Rows values{elements.data() + shape.tokens * row, row, shape.head_dim};
     const auto page = static_cast<std::size_t>(page_bytes(shape));
-    encode_targets().front().encode({shape,
+    encode_targets().front()->encode({shape,
                                      keys,
                                      values,
                                      {{}, 1, static_cast<std::uint32_t>(shape.tokens)},
