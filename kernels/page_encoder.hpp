@@ -4,6 +4,8 @@
 // group either runs along the depth (K per token, V per channel), then a lane has its own scale; or
 // across the rows (V per token, K per channel), then a depth position has. The checksum is summed
 // while a line is still in registers.
+#pragma once
+
 #include "kernels/encode_tile.hpp"
 
 namespace modalkv {
@@ -335,16 +337,20 @@ class PageEncoder {
       for (int i = 0; i < deep; ++i) sum += Coder::kExcess << bit_of_element(bits, i);
       return sum;
     }();
-    const auto coefficient = [&](const float* all, int i) __attribute__((always_inline)) {
-      return along_depth ? load<Floats>(all + index) : broadcast(all[index + i]);
-    };
     Words word = broadcast(0u - excess);
 #pragma GCC unroll 16
     for (int i = 0; i < deep; ++i)
-      word += Coder::code(load<Floats>(from + i * stride), coefficient(subtracted_, i),
-                          coefficient(inverse_, i), coefficient(added_, i))
+      word += Coder::code(load<Floats>(from + i * stride),
+                          coefficient<along_depth>(subtracted_ + index, i),
+                          coefficient<along_depth>(inverse_ + index, i),
+                          coefficient<along_depth>(added_ + index, i))
               << bit_of_element(bits, i);
     return word;
+  }
+
+  template <bool along_depth>
+  [[gnu::always_inline]] static Floats coefficient(const float* all, int i) {
+    return along_depth ? load<Floats>(all) : broadcast(all[i]);
   }
 
   static constexpr int bit_of_element(int bits, int element) {

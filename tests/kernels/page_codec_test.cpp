@@ -276,6 +276,31 @@ TEST(PageCodec, AKnownBiasIsNotQuantized) {
       }
 }
 
+TEST(PageCodec, DecodesTo16BitsAsToFloatsRounded) {
+  for (const PageShape& shape : test_shapes())
+    for (const NumberFormat number : {NumberFormat::fp16, NumberFormat::bf16}) {
+      const Tensor keys(shape, NumberFormat::bf16, Data::outliers, 1);
+      const Tensor values(shape, NumberFormat::fp16, Data::normal, 2);
+      const Tokens tokens = shape.tokens - 3;
+      const Page page = encode(shape, keys, values, tokens).page;
+      const std::int64_t stride = std::int64_t{shape.kv_heads} * shape.head_dim + 8;
+      for (const bool side : {false, true}) {
+        const std::vector<float> floats = decode(shape, page, side, tokens);
+        std::vector<std::uint16_t> rows(static_cast<std::size_t>(tokens * stride), 0x5a5a);
+        const MutableRows to{rows.data(), stride, shape.head_dim, number};
+        side ? decode_values(shape, page, {}, to) : decode_keys(shape, page, {}, to);
+        std::size_t at = 0;
+        for (Tokens token = 0; token < tokens; ++token) {
+          for (std::int64_t i = 0; i < stride - 8; ++i, ++at)
+            ASSERT_EQ(rows[static_cast<std::size_t>(token * stride + i)],
+                      number == NumberFormat::bf16 ? to_bf16(floats[at]) : to_fp16(floats[at]))
+                << describe(shape);
+          ASSERT_EQ(rows[static_cast<std::size_t>(token * stride + stride - 1)], 0x5a5a);
+        }
+      }
+    }
+}
+
 TEST(PageCodec, AFlippedBitInAnyByteIsDetected) {
   const PageShape shape{16, 2, 64, {int4_token_head(), int2_grouped(32)}};
   const Tensor keys(shape, NumberFormat::fp16, Data::normal, 1);
