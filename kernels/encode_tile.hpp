@@ -1,6 +1,8 @@
 // A tile, 16 tokens of one head, on its way from the rows of an engine to floats in the first-level
 // cache: keys lose their bias, are rotated and turned. Ranges of groups are found on the way.
 // Unused tokens of the last tile are copies of its last one, which changes no range.
+#pragma once
+
 #include "kernels/lane_quantizer.hpp"
 
 namespace modalkv {

@@ -1,5 +1,7 @@
 // The arithmetic of quantizer.hpp in lanes: a group a lane. Operation by operation the same, so the
 // bits are; tests hold the two together.
+#pragma once
+
 #include "kernels/lanes.hpp"
 
 namespace modalkv {

@@ -8,6 +8,8 @@
 // Machine::lesser      a < b ? a : b, lane by lane; greater: a > b ? a : b
 // Machine::add_poison  poison, or NaN in the lanes where the value is not finite
 // Machine::from_fp16   kWidth FP16 numbers in memory, exact; to_fp16: rounded as kernels/number.hpp
+#pragma once
+
 #include <bit>
 #include <cstdint>
 #include <cstring>
@@ -187,6 +189,9 @@ template <int... lane>
 // Terms of the checksum (checksum.hpp), a 64-bit word a lane.
 class Sums {
  public:
+  // Written out: GCC compiles implicit constructors for no target in particular.
+  Sums() : lanes_{} {}
+
   [[gnu::always_inline]] void add(Words words, Bytes at) {
     const auto position = (static_cast<std::uint64_t>(at) / 8 + 1) * kChecksumStep;
     Longs x = __builtin_bit_cast(Longs, words) +
@@ -206,7 +211,7 @@ class Sums {
   }
 
  private:
-  Longs lanes_{};
+  Longs lanes_;
 };
 
 }  // namespace

@@ -4,6 +4,8 @@
 // group either runs along the depth (K per token, V per channel), then a lane has its own scale; or
 // across the rows (V per token, K per channel), then a depth position has. The checksum is summed
 // while a line is still in registers.
+#pragma once
+
 #include "kernels/encode_tile.hpp"
 
 namespace modalkv {
