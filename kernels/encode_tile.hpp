@@ -107,8 +107,8 @@ class Tile {
     }
   }
 
-  // Turns some channels; a lane of their range is a token.
-  template <typename Input, typename Vectors>
+  // Turns some channels; a lane of their range, where that is `wanted`, is a token.
+  template <typename Input, bool wanted, typename Vectors>
   void turn_along(const Vectors& vectors, int dim, int end) {
     for (int part = 0; part < kTileTokens; part += kWidth) {
       const auto* rows = vectors.row.data() + part;
@@ -119,21 +119,25 @@ class Tile {
         transpose(block);
         float* to = turned_ + at * kTileTokens + part;
         for (int i = 0; i < kWidth; ++i) store(to + i * kTileTokens, block[i]);
-        for (int i = 0; i < kWidth; ++i)
-          bad[i % kChains] = Machine::add_poison(bad[i % kChains], block[i]);
-        const Floats lesser = fold<Lesser>(block), greater = fold<Greater>(block);
-        low = at == dim ? lesser : Machine::lesser(low, lesser);
-        high = at == dim ? greater : Machine::greater(high, greater);
+        if constexpr (wanted) {
+          for (int i = 0; i < kWidth; ++i)
+            bad[i % kChains] = Machine::add_poison(bad[i % kChains], block[i]);
+          const Floats lesser = fold<Lesser>(block), greater = fold<Greater>(block);
+          low = at == dim ? lesser : Machine::lesser(low, lesser);
+          high = at == dim ? greater : Machine::greater(high, greater);
+        }
         fetcher.fetch(kLinesAtOnce * kWidth * kWidth / 256);
       }
-      store(least + part, low);
-      store(most + part, high);
-      poison_ += (bad[0] + bad[1]) + (bad[2] + bad[3]);
+      if constexpr (wanted) {
+        store(least + part, low);
+        store(most + part, high);
+        poison_ += (bad[0] + bad[1]) + (bad[2] + bad[3]);
+      }
     }
   }
 
-  // Loads some channels; a lane of their range is a token.
-  template <typename Input, typename Vectors>
+  // Loads some channels; a lane of their range, where that is `wanted`, is a token.
+  template <typename Input, bool wanted, typename Vectors>
   void load_across(const Vectors& vectors, int dim, int end) {
     Floats lows[kTileTokens], highs[kTileTokens];
     for (int token = 0; token < kTileTokens; ++token) {
@@ -143,15 +147,18 @@ class Tile {
       for (int at = dim; at < end; at += kWidth) {
         const Floats value = Input::load(row + at);
         store(to + at, value);
-        low = at == dim ? value : Machine::lesser(value, low);
-        high = at == dim ? value : Machine::greater(value, high);
-        bad = Machine::add_poison(bad, value);
+        if constexpr (wanted) {
+          low = at == dim ? value : Machine::lesser(value, low);
+          high = at == dim ? value : Machine::greater(value, high);
+          bad = Machine::add_poison(bad, value);
+        }
       }
       lows[token] = low;
       highs[token] = high;
       poison_ += bad;
       fetcher.fetch(kLinesAtOnce / 2);
     }
+    if constexpr (!wanted) return;
     for (int part = 0; part < kTileTokens; part += kWidth) {
       store(least + part, reduce<Lesser>(lows + part));
       store(most + part, reduce<Greater>(highs + part));

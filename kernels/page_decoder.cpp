@@ -73,10 +73,7 @@ class TileDecoder {
       const std::uint32_t code = words[row] >> bit & mask;
       switch (format_.number) {
         case NumberFormat::fp16:
-          // The exponent moves by the difference of the biases; pages hold finite numbers.
-          levels[row] = std::bit_cast<float>(
-              (code & 0x8000) << 16 |
-              std::bit_cast<std::uint32_t>(std::bit_cast<float>((code & 0x7fff) << 13) * 0x1p112f));
+          levels[row] = from_fp16(static_cast<std::uint16_t>(code));
           break;
         case NumberFormat::bf16:
           levels[row] = std::bit_cast<float>(code << 16);

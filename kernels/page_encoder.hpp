@@ -123,9 +123,9 @@ class PageEncoder {
     for (int dim = 0, index = 0; dim < dims_; dim += side.group, index += kTileTokens) {
       const int end = std::min(dim + side.group, dims_);
       if constexpr (in_values) {
-        tile_.load_across<Input>(vectors, dim, end);
+        tile_.load_across<Input, true>(vectors, dim, end);
       } else {
-        tile_.turn_along<Input>(vectors, dim, end);
+        tile_.turn_along<Input, true>(vectors, dim, end);
       }
       if (!fit_groups<in_values>(side, head, begin, dim, kTileTokens, index, in_use)) return false;
     }
@@ -156,9 +156,9 @@ class PageEncoder {
           if (side.bias != nullptr) tile_.turn_bias(request_.known, at);
           const auto load = [&](const auto& vectors) {
             if constexpr (in_values) {
-              tile_.load_across<Input>(vectors, 0, dims_);
+              tile_.load_across<Input, false>(vectors, 0, dims_);
             } else {
-              tile_.turn_along<Input>(vectors, 0, dims_);
+              tile_.turn_along<Input, false>(vectors, 0, dims_);
             }
           };
           with_vectors<Input, in_values>(side, head, at, load);

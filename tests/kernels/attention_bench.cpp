@@ -40,12 +40,12 @@ class Pool {
     const Rows values{elements.data() + shape.tokens * row, row, shape.head_dim};
     const auto page = static_cast<std::size_t>(page_bytes(shape));
     encode_targets().front()->encode({shape,
-                                     keys,
-                                     values,
-                                     {{}, 1, static_cast<std::uint32_t>(shape.tokens)},
-                                     {},
-                                     {},
-                                     std::span(bytes_).first(page)});
+                                      keys,
+                                      values,
+                                      {{}, 1, static_cast<std::uint32_t>(shape.tokens)},
+                                      {},
+                                      {},
+                                      std::span(bytes_).first(page)});
     for (std::size_t at = 0; at + page <= bytes_.size(); at += page) {
       if (at != 0) std::memcpy(&bytes_[at], bytes_.data(), page);
       pages_.push_back(&bytes_[at]);
