@@ -7,7 +7,7 @@
 // There are 16 registers: eight sums, a line, its codes, a broadcast and a mask are all they hold.
 #pragma once
 
-inline constexpr int kRowsAtOnce = 4;  // query rows that share what is loaded
+inline constexpr int kRowsAtOnce = rows_at_once(4);  // query rows that share what is loaded
 
 struct Floats {
   __m256 low, high;

@@ -2,7 +2,7 @@
 // including file's namespace and under its target pragma, after every other header.
 #pragma once
 
-inline constexpr int kRowsAtOnce = 8;  // query rows that share what is loaded
+inline constexpr int kRowsAtOnce = rows_at_once(8);  // query rows that share what is loaded
 
 struct Floats {
   __m512 v;
