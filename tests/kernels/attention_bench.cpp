@@ -4,12 +4,12 @@
 
 #include <cmath>
 #include <cstring>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "kernels/attention_targets.hpp"
 #include "kernels/encode_targets.hpp"
+#include "tests/kernels/bench_memory.hpp"
 
 namespace modalkv {
 namespace {
@@ -19,23 +19,12 @@ constexpr Tokens kPageTokens = 64;
 constexpr int kHeadDim = 128;
 constexpr Bytes kPoolBytes = 512 * kMiB;  // larger than caches: what is attended to takes turns
 
-// Normal numbers between 2^-5 and 2^2.
-std::vector<std::uint16_t> random_elements(std::int64_t count) {
-  std::mt19937 random(1);
-  std::vector<std::uint16_t> elements(static_cast<std::size_t>(count));
-  for (std::uint16_t& element : elements) {
-    const auto number = static_cast<std::uint32_t>(random());
-    element = static_cast<std::uint16_t>((0x2800 + number % 0x1c00) | (number >> 16 & 0x8000));
-  }
-  return elements;
-}
-
 // Copies of one page.
 class Pool {
  public:
   explicit Pool(const PageShape& shape) : bytes_(static_cast<std::size_t>(kPoolBytes)) {
     const std::int64_t row = std::int64_t{shape.kv_heads} * shape.head_dim;
-    const auto elements = random_elements(2 * shape.tokens * row);
+    const auto elements = random_fp16(2 * shape.tokens * row);
     const Rows keys{elements.data(), row, shape.head_dim};
     const Rows values{elements.data() + shape.tokens * row, row, shape.head_dim};
     const auto page = static_cast<std::size_t>(page_bytes(shape));
@@ -61,7 +50,7 @@ class Pool {
 void attend(benchmark::State& state, const AttentionTarget& target, int query_heads,
             const PageShape& shape) {
   const Pool pool(shape);
-  const auto elements = random_elements(std::int64_t{query_heads} * kHeadDim);
+  const auto elements = random_fp16(std::int64_t{query_heads} * kHeadDim);
   const Queries queries{.elements = elements.data(),
                         .heads = query_heads,
                         .token_stride = std::int64_t{query_heads} * kHeadDim,
@@ -82,19 +71,9 @@ void attend(benchmark::State& state, const AttentionTarget& target, int query_he
                           static_cast<std::int64_t>(pages));
 }
 
-void read_ceiling(benchmark::State& state) {
-  const std::vector<std::uint64_t> words(static_cast<std::size_t>(kPoolBytes / 8), 3);
-  for (auto _ : state) {
-    std::uint64_t sums[16] = {};
-    for (std::size_t i = 0; i < words.size(); i += 16)
-      for (std::size_t j = 0; j < 16; ++j) sums[j] |= words[i + j];
-    benchmark::DoNotOptimize(sums);
-  }
-  state.SetBytesProcessed(state.iterations() * kPoolBytes);
-}
-
 void register_all() {
-  benchmark::RegisterBenchmark("read_ceiling", read_ceiling);
+  benchmark::RegisterBenchmark("read_ceiling",
+                               [](benchmark::State& state) { read_ceiling(state, kPoolBytes); });
   const struct {
     const char* name;
     ElementFormat format;

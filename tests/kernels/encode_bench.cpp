@@ -3,12 +3,12 @@
 #include <benchmark/benchmark.h>
 
 #include <cstring>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "kernels/checksum.hpp"
 #include "kernels/encode_targets.hpp"
+#include "tests/kernels/bench_memory.hpp"
 
 namespace modalkv {
 namespace {
@@ -27,16 +27,10 @@ class Sequence {
       : shape_(shape),
         rows_(std::int64_t{shape.kv_heads} * shape.head_dim),
         pages_(kInputBytes / (4 * rows_ * shape.tokens)),
-        keys_(static_cast<std::size_t>(pages_ * shape.tokens * rows_)),
-        values_(keys_.size()),
+        keys_(random_fp16(pages_ * shape.tokens * rows_)),
+        values_(keys_),
         to_(static_cast<std::size_t>(pages_ * page_bytes(shape))) {
-    // Normal numbers between 2^-5 and 2^2.
-    std::mt19937 random(1);
-    for (std::size_t i = 0; i < keys_.size(); ++i) {
-      const auto number = static_cast<std::uint32_t>(random());
-      keys_[i] = static_cast<std::uint16_t>((0x2800 + number % 0x1c00) | (number >> 16 & 0x8000));
-      values_[i] = keys_[i] ^ 0x8155;
-    }
+    for (std::uint16_t& value : values_) value ^= 0x8155;
   }
 
   EncodeRequest request(std::int64_t page) {
@@ -55,7 +49,6 @@ class Sequence {
 
   std::int64_t pages() const { return pages_; }
   Bytes input_bytes() const { return 4 * rows_ * shape_.tokens; }
-  std::span<const std::byte> encoded() const { return to_; }
 
  private:
   PageShape shape_;
@@ -85,17 +78,6 @@ void verify(benchmark::State& state, const EncodeTarget& target) {
   state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(kPage));
 }
 
-void read_ceiling(benchmark::State& state) {
-  const std::vector<std::uint64_t> words(static_cast<std::size_t>(kInputBytes / 8), 3);
-  for (auto _ : state) {
-    std::uint64_t sums[16] = {};
-    for (std::size_t i = 0; i < words.size(); i += 16)
-      for (std::size_t j = 0; j < 16; ++j) sums[j] |= words[i + j];
-    benchmark::DoNotOptimize(sums);
-  }
-  state.SetBytesProcessed(state.iterations() * kInputBytes);
-}
-
 void copy_ceiling(benchmark::State& state) {
   const std::vector<std::byte> from(static_cast<std::size_t>(kInputBytes), std::byte{3});
   std::vector<std::byte> to(from.size());
@@ -107,7 +89,8 @@ void copy_ceiling(benchmark::State& state) {
 }
 
 void register_all() {
-  benchmark::RegisterBenchmark("read_ceiling", read_ceiling);
+  benchmark::RegisterBenchmark("read_ceiling",
+                               [](benchmark::State& state) { read_ceiling(state, kInputBytes); });
   benchmark::RegisterBenchmark("copy_ceiling", copy_ceiling);
   const struct {
     const char* name;
