@@ -18,11 +18,8 @@ Choice choose() {
     choice.targets[choice.count++] = target;
   };
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512vnni"))
-    add({"avx512-vnni", attend_avx512});
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c()) {
+  if (has_avx512() && __builtin_cpu_supports("avx512vnni")) add({"avx512-vnni", attend_avx512});
+  if (has_avx2() && __builtin_cpu_supports("fma")) {
     if (has_avx_vnni()) add({"avx2-vnni", attend_avx2_vnni});
     add({"avx2", attend_avx2});
   }

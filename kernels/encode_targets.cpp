@@ -7,16 +7,6 @@
 namespace modalkv {
 namespace {
 
-#if defined(__x86_64__)
-bool has_avx2() {
-  return __builtin_cpu_supports("avx2") && has_f16c();
-}
-bool has_avx512() {
-  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-}
-#endif
-
 // Those of the table that run here; each runs where the one before it does.
 std::span<const EncodeTarget* const> find_targets() {
   static constexpr const EncodeTarget* kAll[] = {
