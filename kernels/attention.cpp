@@ -9,6 +9,7 @@
 #include "kernels/attention_targets.hpp"
 #include "kernels/hadamard.hpp"
 #include "kernels/quantizer.hpp"
+#include "kernels/query_rows.hpp"
 
 namespace modalkv {
 namespace {
@@ -118,14 +119,9 @@ class HeadAttention {
         value_unpacker_(list.shape.format.value) {}
 
   void add_row(const Queries& queries, Tokens token, int head, PartialRow partial) {
-    const std::uint16_t* from =
-        queries.elements + token * queries.token_stride + head * queries.head_stride;
     Row& row = rows_[static_cast<std::size_t>(count_++)];
-    for (int d = 0; d < dims_; ++d)
-      row.query[static_cast<std::size_t>(d)] =
-          queries.scale *
-          (queries.number == NumberFormat::bf16 ? from_bf16(from[d]) : from_fp16(from[d]));
     const std::span query = std::span(row.query).first(static_cast<std::size_t>(dims_));
+    load_query(queries, token, head, query);
     if (lacks_bias(list_))
       bias_terms(*list_.known_bias.bias, head_, query, row.cosine_terms, row.sine_terms);
     if (const int order = list_.shape.format.key_rotation;
@@ -135,10 +131,7 @@ class HeadAttention {
     row.maximum = partial.maximum;
     row.sum = partial.sum;
     row.bounded = !queries.positions.empty();
-    if (!row.bounded) return;
-    row.last = queries.positions[static_cast<std::size_t>(token)];
-    row.first = queries.window > 0 ? std::int64_t{row.last} - queries.window + 1
-                                   : std::numeric_limits<std::int64_t>::min();
+    if (row.bounded) row.seen_positions = seen_positions(queries, token);
   }
 
   bool full() const { return count_ == kBlockRows; }
@@ -149,7 +142,7 @@ class HeadAttention {
     const Tokens page_tokens = list_.shape.tokens;
     for (Tokens begin = 0; begin < list_.tokens; begin += kLineRows) {
       const std::byte* page = list_.pages[static_cast<std::size_t>(begin / page_tokens)];
-      const std::uint32_t present = present_tokens(begin);
+      const std::uint32_t present = present_tokens(list_, begin);
       if (present == 0) continue;
       add_tile(page, begin % page_tokens, begin, present);
     }
@@ -164,21 +157,12 @@ class HeadAttention {
     float* maximum;
     float* sum;
     bool bounded;
-    std::int64_t first, last;
-    Lanes weights;  // of this tile's tokens: logits, then exponentials
-    bool seen;      // any of them
+    SeenPositions seen_positions;  // where bounded
+    Lanes weights;                 // of this tile's tokens: logits, then exponentials
+    bool seen;                     // any of them
   };
 
   std::span<Row> rows() { return {rows_.data(), static_cast<std::size_t>(count_)}; }
-
-  // A bit for each of 16 tokens of the list from `begin`.
-  std::uint32_t present_tokens(Tokens begin) const {
-    const Tokens left = std::min<Tokens>(kLineRows, list_.tokens - begin);
-    const std::uint32_t all = (std::uint32_t{1} << left) - 1;
-    if (list_.hidden.empty()) return all;
-    const std::uint64_t word = list_.hidden[static_cast<std::size_t>(begin / 64)];
-    return all & ~static_cast<std::uint32_t>(word >> begin % 64);
-  }
 
   void add_tile(const std::byte* page, Tokens token, Tokens list_token, std::uint32_t present) {
     const SideBytes keys{list_.shape.format.key, page + layout_.key_lines(head_),
@@ -250,10 +234,9 @@ class HeadAttention {
     float highest = kNever;
     for (std::size_t r = 0; r < kLineRows; ++r) {
       bool visible = (present >> r & 1) != 0;
-      if (visible && row.bounded) {
-        const std::int64_t position = list_.positions[static_cast<std::size_t>(list_token) + r];
-        visible = position >= row.first && position <= row.last;
-      }
+      if (visible && row.bounded)
+        visible =
+            row.seen_positions.contain(list_.positions[static_cast<std::size_t>(list_token) + r]);
       if (!visible) row.weights[r] = kNever;
       highest = std::max(highest, row.weights[r]);
     }

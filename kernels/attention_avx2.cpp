@@ -13,6 +13,7 @@
 #include "kernels/key_bias.hpp"
 #include "kernels/page_layout.hpp"
 #include "kernels/quantizer.hpp"
+#include "kernels/query_rows.hpp"
 #include "kernels/rows_at_once.hpp"
 
 #if defined(__x86_64__)

@@ -42,6 +42,7 @@ inline Floats exponential(Floats x) {
 
 // K or V of one head in the pages of a list.
 struct Side {
+  Side() = default;
   Side(const PageList& list, bool values, int head)
       : format(values ? list.shape.format.value : list.shape.format.key),
         kind(quantization(format)),
@@ -120,7 +121,7 @@ struct alignas(64) Row {
   float* maximum;
   float* sum;
   bool bounded;
-  std::int32_t first, last;  // positions that it sees, where bounded
+  SeenPositions seen_positions;                                 // where bounded
   std::array<float, kMaxHeadDim / 2> cosine_terms, sine_terms;  // of a known bias
 };
 
@@ -242,19 +243,19 @@ class FloatDots {
   [[gnu::always_inline]] void add(const Places& places, int lines, const std::byte* operand) {
     for (Bytes at = 0; at < lines * kLineBytes; at += kLines * kLineBytes)
       unrolled<kLines>([&](auto i) __attribute__((always_inline)) {
-        Words words[kWidth];
+        const auto line = [&](auto w) __attribute__((always_inline)) {
+          return places[w].line + at + i * kLineBytes;
+        };
         unrolled<kWidth>([&](auto w) __attribute__((always_inline)) {
-          const std::byte* line = places[w].line + at + i * kLineBytes;
-          words[w] = load_line(line);
-          prefetch(line + places[w].ahead);
+          prefetch(line(w) + places[w].ahead);
         });
         unrolled<kPairs>([&](auto p) __attribute__((always_inline)) {
           FloatPairs pairs[kWidth];
           unrolled<kWidth>([&](auto w) __attribute__((always_inline)) {
             if constexpr (bits == 8) {
-              pairs[w] = Pairs::of(e4m3_as_fp16<p>(words[w]));
+              pairs[w] = Pairs::of(e4m3_as_fp16<p>(load_line(line(w))));
             } else {
-              pairs[w] = Pairs::load(places[w].line + at + i * kLineBytes);
+              pairs[w] = Pairs::load(line(w));
             }
           });
           constexpr int chain = (i * kPairs + p) % kChains;
@@ -637,13 +638,12 @@ class Pass {
   void add_head(const Queries& queries, int kv_head, std::int64_t begin, std::int64_t end,
                 std::span<float> partials) {
     Head& head = heads_[static_cast<std::size_t>(head_count_++)];
-    head.kv_head = kv_head;
-    head.first_row = row_count_;
-    head.rows = static_cast<int>(end - begin);
+    head = {kv_head, row_count_, static_cast<int>(end - begin), Side(list_, false, kv_head),
+            Side(list_, true, kv_head)};
     const int group = queries.heads / list_.shape.kv_heads;
     for (std::int64_t i = begin; i < end; ++i)
-      prepare_row(rows_[static_cast<std::size_t>(row_count_++)], queries, i / group,
-                  kv_head * group + static_cast<int>(i % group), partials);
+      prepare_row(rows_[static_cast<std::size_t>(row_count_++)], queries, i / group, kv_head,
+                  kv_head * group + static_cast<int>(i % group), head.keys, partials);
   }
 
   void run() {
@@ -673,10 +673,11 @@ class Pass {
  private:
   struct Head {
     int kv_head, first_row, rows;
+    Side keys, values;
   };
 
-  void prepare_row(Row& row, const Queries& queries, Tokens token, int head,
-                   std::span<float> partials) const {
+  void prepare_row(Row& row, const Queries& queries, Tokens token, int kv_head, int head,
+                   const Side& keys, std::span<float> partials) const {
     const int dims = list_.shape.head_dim;
     const std::uint16_t* from =
         queries.elements + token * queries.token_stride + head * queries.head_stride;
@@ -689,35 +690,25 @@ class Pass {
               load_fp16(reinterpret_cast<const std::byte*>(from + d)) * broadcast(queries.scale));
     }
     const std::span query = std::span(row.query).first(static_cast<std::size_t>(dims));
-    const int kv_head = head / (queries.heads / list_.shape.kv_heads);
     if (bias_) bias_terms(*list_.known_bias.bias, kv_head, query, row.cosine_terms, row.sine_terms);
-    const ElementFormat& format = list_.shape.format.key;
     if (const int order = list_.shape.format.key_rotation;
-        order > 0 && quantization(format) != Quantization::none)
+        order > 0 && keys.kind != Quantization::none)
       rotate_blocks(query, order);
     const PartialRow partial = partial_row(partials, token * queries.heads + head, dims);
     row.output = partial.output.data();
     row.maximum = partial.maximum;
     row.sum = partial.sum;
     row.bounded = !queries.positions.empty();
-    if (row.bounded) {
-      constexpr std::int64_t lowest = std::numeric_limits<std::int32_t>::min();
-      row.last = queries.positions[static_cast<std::size_t>(token)];
-      row.first = static_cast<std::int32_t>(
-          queries.window > 0 ? std::max(lowest, std::int64_t{row.last} - queries.window + 1)
-                             : lowest);
-    }
-    key_kernels_.prepare(Side(list_, false, kv_head), row);
+    if (row.bounded) row.seen_positions = seen_positions(queries, token);
+    key_kernels_.prepare(keys, row);
   }
 
   // Tokens of a tile that the row sees, a bit each.
   std::uint32_t visible(const Row& row, Tokens token) const {
-    const Tokens left = std::min<Tokens>(kLineRows, list_.tokens - token);
-    std::uint32_t mask = (std::uint32_t{1} << left) - 1;
-    if (!list_.hidden.empty())
-      mask &= ~static_cast<std::uint32_t>(list_.hidden[static_cast<std::size_t>(token / 64)] >>
-                                          token % 64);
-    return row.bounded ? within(mask, list_.positions.data() + token, row.first, row.last) : mask;
+    const std::uint32_t mask = present_tokens(list_, token);
+    if (!row.bounded) return mask;
+    return within(mask, list_.positions.data() + token, row.seen_positions.first,
+                  row.seen_positions.last);
   }
 
   // Payload of the pages is read from head to head, and from a page to the one that is `together`
@@ -760,7 +751,6 @@ class Pass {
   }
 
   void add_block(const Block& block, const Head& head) {
-    const Side keys(list_, false, head.kv_head), values(list_, true, head.kv_head);
     for (int begin = 0; begin < head.rows; begin += kRowsAtOnce) {
       const int count = std::min(kRowsAtOnce, head.rows - begin);
       Row* rows = &rows_[static_cast<std::size_t>(head.first_row + begin)];
@@ -771,15 +761,16 @@ class Pass {
           seen |= weights[static_cast<std::size_t>(r)].visible[static_cast<std::size_t>(tile)] =
               visible(rows[r], block.begin + tile * kLineRows);
       if (seen == 0) continue;
-      key_kernels_.logits[static_cast<std::size_t>(count - 1)](keys, block, rows, weights.data());
+      key_kernels_.logits[static_cast<std::size_t>(count - 1)](head.keys, block, rows,
+                                                               weights.data());
       for (int r = 0; bias_ && r < count; ++r)
         bias_->add_to(rows[r].cosine_terms, rows[r].sine_terms,
                       weights[static_cast<std::size_t>(r)].weights.data());
-      const std::byte* next = block.pages[0] + values.lines + block.ahead[0];
+      const std::byte* next = block.pages[0] + head.values.lines + block.ahead[0];
       for (Bytes at = 0; at < kIdleBytes; at += kLineBytes) prefetch(next + at);
       for (int r = 0; r < count; ++r)
-        weigh(block, keys.dims, rows[r], weights[static_cast<std::size_t>(r)]);
-      value_kernels_.values[static_cast<std::size_t>(count - 1)](values, block, rows,
+        weigh(block, head.keys.dims, rows[r], weights[static_cast<std::size_t>(r)]);
+      value_kernels_.values[static_cast<std::size_t>(count - 1)](head.values, block, rows,
                                                                  weights.data());
     }
   }

@@ -4,13 +4,13 @@
 #include <array>
 #include <cmath>
 
-#include "kernels/number.hpp"
+#include "kernels/query_rows.hpp"
 
 namespace modalkv {
 namespace {
 
-constexpr int kTileTokens = 16;  // which share the conversion of a query row
-constexpr int kLanes = 16;       // divides head_dim
+constexpr int kTileTokens = kLineRows;  // which share the conversion of a query row
+constexpr int kLanes = 16;              // divides head_dim
 
 using Tile = std::array<float, kTileTokens>;
 
@@ -60,13 +60,8 @@ class PageScores {
     const float* partial = partials_.data() + (probe * probes_.heads + head) * (dims + 2);
     const float maximum = partial[dims], sum = partial[dims + 1];
     if (!(sum > 0)) return;  // sees nothing
-    const std::uint16_t* from =
-        probes_.elements + probe * probes_.token_stride + head * probes_.head_stride;
     std::array<float, kMaxHeadDim> query;
-    for (int d = 0; d < dims; ++d)
-      query[static_cast<std::size_t>(d)] =
-          probes_.scale *
-          (probes_.number == NumberFormat::bf16 ? from_bf16(from[d]) : from_fp16(from[d]));
+    load_query(probes_, probe, head, std::span(query).first(static_cast<std::size_t>(dims)));
     const int kv_heads = list_.shape.kv_heads;
     const int kv_head = head / (probes_.heads / kv_heads);
     for (int t = 0; t < count; ++t) {
@@ -83,12 +78,11 @@ class PageScores {
   }
 
   bool sees(Tokens probe, Tokens token) const {
-    const auto at = static_cast<std::size_t>(first_ + token);
-    if (!list_.hidden.empty() && (list_.hidden[at / 64] >> at % 64 & 1) != 0) return false;
-    if (probes_.positions.empty()) return true;
-    const std::int64_t last = probes_.positions[static_cast<std::size_t>(probe)];
-    const std::int64_t position = list_.positions[at];
-    return position <= last && (probes_.window == 0 || position > last - probes_.window);
+    const Tokens at = first_ + token;
+    const Tokens tile = at / kTileTokens * kTileTokens;
+    if ((present_tokens(list_, tile) >> (at - tile) & 1) == 0) return false;
+    return probes_.positions.empty() ||
+           seen_positions(probes_, probe).contain(list_.positions[static_cast<std::size_t>(at)]);
   }
 
   const Queries& probes_;
