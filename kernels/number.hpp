@@ -5,6 +5,8 @@
 #include <bit>
 #include <cstdint>
 
+#include "modalkv/format.hpp"
+
 namespace modalkv {
 namespace detail {
 
@@ -68,6 +70,11 @@ constexpr std::uint16_t to_bf16(float value) {
 
 constexpr float from_bf16(std::uint16_t code) {
   return std::bit_cast<float>(static_cast<std::uint32_t>(code) << 16);
+}
+
+/// Of an engine's rows: fp16 or bf16.
+constexpr float from_16bit(std::uint16_t code, NumberFormat number) {
+  return number == NumberFormat::bf16 ? from_bf16(code) : from_fp16(code);
 }
 
 inline constexpr float kLargestE4m3 = 448;

@@ -37,8 +37,7 @@ bool for_each_group(const PageShape& shape, const ElementFormat& format, Tokens 
 }
 
 float to_float(const Rows& rows, std::int64_t at) {
-  return rows.number == NumberFormat::bf16 ? from_bf16(rows.elements[at])
-                                           : from_fp16(rows.elements[at]);
+  return from_16bit(rows.elements[at], rows.number);
 }
 
 // The elements of one side of one head as they are quantized.

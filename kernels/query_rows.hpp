@@ -16,11 +16,7 @@ namespace modalkv {
 inline void load_query(const Queries& queries, Tokens token, int head, std::span<float> to) {
   const std::uint16_t* from =
       queries.elements + token * queries.token_stride + head * queries.head_stride;
-  const bool bf16 = queries.number == NumberFormat::bf16;
-  for (float& element : to) {
-    element = queries.scale * (bf16 ? from_bf16(*from) : from_fp16(*from));
-    ++from;
-  }
+  for (float& element : to) element = queries.scale * from_16bit(*from++, queries.number);
 }
 
 /// The first and the last position that a query token sees.

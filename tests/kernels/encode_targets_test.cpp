@@ -31,7 +31,7 @@ std::vector<std::vector<float>> source(const EncodeRequest& request, bool in_val
       const std::uint16_t element =
           rows.elements[token * rows.token_stride + head * rows.head_stride +
                         static_cast<std::int64_t>(d)];
-      vector[d] = rows.number == NumberFormat::bf16 ? from_bf16(element) : from_fp16(element);
+      vector[d] = from_16bit(element, rows.number);
     }
     if (!in_values && payload_bits(shape.format.key.number) < 16) {
       if (const KeyBias* bias = request.known.bias) {

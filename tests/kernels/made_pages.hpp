@@ -45,7 +45,7 @@ class Tensor {
   }
   float get(Tokens token, int head, int dim) const {
     const std::uint16_t element = elements_[at(token, head, dim)];
-    return number_ == NumberFormat::bf16 ? from_bf16(element) : from_fp16(element);
+    return from_16bit(element, number_);
   }
   Rows rows() const { return {elements_.data(), token_stride(), shape_.head_dim, number_}; }
 

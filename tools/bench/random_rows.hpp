@@ -21,8 +21,4 @@ inline std::vector<std::uint16_t> random_elements(std::size_t count, NumberForma
   return elements;
 }
 
-inline float from_16bit(std::uint16_t element, NumberFormat number) {
-  return number == NumberFormat::bf16 ? from_bf16(element) : from_fp16(element);
-}
-
 }  // namespace modalkv
