@@ -299,6 +299,19 @@ class HeadAttention {
   std::array<Lanes, kMaxHeadDim> tile_;
 };
 
+template <typename Store>
+void finish(std::span<const float> partials, std::int64_t rows, int head_dim,
+            std::span<float> log_sum_exp, Store store) {
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const float* from = partials.data() + row * (head_dim + 2);
+    const float maximum = from[head_dim], sum = from[head_dim + 1];
+    for (int d = 0; d < head_dim; ++d)
+      store(static_cast<std::size_t>(row * head_dim + d), sum > 0 ? from[d] / sum : 0.0f);
+    if (!log_sum_exp.empty())
+      log_sum_exp[static_cast<std::size_t>(row)] = sum > 0 ? maximum + std::log(sum) : kNever;
+  }
+}
+
 }  // namespace
 
 void clear_partials(std::span<float> partials, std::int64_t rows, int head_dim) {
@@ -349,14 +362,15 @@ void merge_partials(std::span<const float> partials, std::int64_t parts, std::in
 
 void finish_partials(std::span<const float> partials, std::int64_t rows, int head_dim,
                      std::span<float> outputs, std::span<float> log_sum_exp) {
-  for (std::int64_t row = 0; row < rows; ++row) {
-    const float* from = partials.data() + row * (head_dim + 2);
-    const float maximum = from[head_dim], sum = from[head_dim + 1];
-    for (int d = 0; d < head_dim; ++d)
-      outputs[static_cast<std::size_t>(row * head_dim + d)] = sum > 0 ? from[d] / sum : 0;
-    if (!log_sum_exp.empty())
-      log_sum_exp[static_cast<std::size_t>(row)] = sum > 0 ? maximum + std::log(sum) : kNever;
-  }
+  finish(partials, rows, head_dim, log_sum_exp,
+         [&](std::size_t at, float value) { outputs[at] = value; });
+}
+
+void finish_partials(std::span<const float> partials, std::int64_t rows, int head_dim,
+                     NumberFormat number, std::span<std::uint16_t> outputs,
+                     std::span<float> log_sum_exp) {
+  finish(partials, rows, head_dim, log_sum_exp,
+         [&](std::size_t at, float value) { outputs[at] = to_16bit(value, number); });
 }
 
 }  // namespace modalkv

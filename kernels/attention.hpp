@@ -92,5 +92,9 @@ void merge_partials(std::span<const float> partials, std::int64_t parts, std::in
 /// their sums of exponentials. A row without visible tokens gives zeros and minus infinity.
 void finish_partials(std::span<const float> partials, std::int64_t rows, int head_dim,
                      std::span<float> outputs, std::span<float> log_sum_exp);
+/// The same with outputs rounded to 16-bit numbers, nearest, ties to even.
+void finish_partials(std::span<const float> partials, std::int64_t rows, int head_dim,
+                     NumberFormat number, std::span<std::uint16_t> outputs,
+                     std::span<float> log_sum_exp);
 
 }  // namespace modalkv

@@ -7,6 +7,7 @@
 
 #include "kernels/attention.hpp"
 #include "kernels/checksum.hpp"
+#include "kernels/open_page.hpp"
 #include "kernels/page_codec.hpp"
 #include "kernels/token_scores.hpp"
 
@@ -37,17 +38,38 @@ class Effects {
   }
   Status operator()(const Encode& encode) const {
     const PageShape& shape = encode.shape;
-    const auto rows = [&](const Address& address) {
-      return Rows{reinterpret_cast<const std::uint16_t*>(at(address)),
-                  std::int64_t{shape.kv_heads} * shape.head_dim, shape.head_dim, encode.input};
-    };
     const PageTrailer trailer{encode.content, encode.generation,
                               static_cast<std::uint32_t>(encode.tokens)};
     const KeyBias bias = key_bias(encode.key_bias, shape);
-    return encode_page(shape, rows(encode.keys), rows(encode.values), trailer,
-                       {encode.key_scale, encode.value_scale}, {at(encode.page), size(encode.page)},
+    return encode_page(shape, rows(encode.keys, shape, encode.input),
+                       rows(encode.values, shape, encode.input), trailer,
+                       {encode.key_scale, encode.value_scale}, as<std::byte>(encode.page),
                        known(bias, as<std::int32_t>(encode.key_bias.positions)))
         .status;
+  }
+  Status operator()(const Append& append) const {
+    return append_rows(append.shape, rows(append.keys, append.shape, append.input),
+                       rows(append.values, append.shape, append.input), append.first, append.tokens,
+                       as<std::byte>(append.page))
+        .status;
+  }
+  Status operator()(const Close& close) const {
+    close_page(close.shape,
+               {close.content, close.generation, static_cast<std::uint32_t>(close.tokens)},
+               as<std::byte>(close.page));
+    return Status::ok;
+  }
+  Status operator()(const Decode& decode) const {
+    const PageShape& shape = decode.shape;
+    const std::span page = as<std::byte>(decode.page);
+    if (verify_page(shape, page) != Status::ok || read_trailer(shape, page).tokens != decode.tokens)
+      return Status::checksum;
+    const TensorScales scales{decode.key_scale, decode.value_scale};
+    const KeyBias bias = key_bias(decode.key_bias, shape);
+    decode_keys(shape, page, scales, mutable_rows(decode.keys, shape, decode.output),
+                known(bias, as<std::int32_t>(decode.key_bias.positions)));
+    decode_values(shape, page, scales, mutable_rows(decode.values, shape, decode.output));
+    return Status::ok;
   }
   Status operator()(const Attend& op) const {
     const std::span partials = as<float>(op.partials);
@@ -59,6 +81,11 @@ class Effects {
   Status operator()(const Merge& merge) const {
     merge_partials(as<float>(merge.partials), merge.parts, merge.rows, merge.head_dim,
                    as<float>(merge.to));
+    return Status::ok;
+  }
+  Status operator()(const Finish& finish) const {
+    finish_partials(as<float>(finish.partials), finish.rows, finish.head_dim, finish.output,
+                    as<std::uint16_t>(finish.outputs), as<float>(finish.log_sum_exp));
     return Status::ok;
   }
   Status operator()(const Score& op) const {
@@ -88,6 +115,15 @@ class Effects {
                : whole.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(count));
   }
 
+  Rows rows(const Address& address, const PageShape& shape, NumberFormat number) const {
+    return {as<std::uint16_t>(address).data(), std::int64_t{shape.kv_heads} * shape.head_dim,
+            shape.head_dim, number};
+  }
+  MutableRows mutable_rows(const Address& address, const PageShape& shape,
+                           NumberFormat number) const {
+    return {as<std::uint16_t>(address).data(), std::int64_t{shape.kv_heads} * shape.head_dim,
+            shape.head_dim, number};
+  }
   KeyBias key_bias(const KeyBiasAddress& address, const PageShape& shape) const {
     return {.elements = as<float>(address.elements).data(),
             .frequencies = as<float>(address.frequencies).data(),

@@ -77,6 +77,10 @@ constexpr float from_16bit(std::uint16_t code, NumberFormat number) {
   return number == NumberFormat::bf16 ? from_bf16(code) : from_fp16(code);
 }
 
+constexpr std::uint16_t to_16bit(float value, NumberFormat number) {
+  return number == NumberFormat::bf16 ? to_bf16(value) : to_fp16(value);
+}
+
 inline constexpr float kLargestE4m3 = 448;
 
 /// OCP E4M3 (no infinity), nearest, ties to even, at most 448 in magnitude.

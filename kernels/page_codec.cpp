@@ -119,6 +119,18 @@ EncodeResult encode_page(const PageShape& shape, const Rows& keys, const Rows& v
                      {shape, keys, values, trailer, scales, known, page});
 }
 
+void write_trailer(const PageShape& shape, const PageTrailer& trailer, std::span<std::byte> page) {
+  const Bytes at = PageLayout(shape).trailer();
+  const auto store = [&](Bytes offset, const auto& value) {
+    std::memcpy(page.data() + at + offset, &value, sizeof(value));
+  };
+  std::memset(page.data() + at, 0, kPageTrailerBytes);
+  store(kTrailerContentId, trailer.content.words);
+  store(kTrailerGeneration, trailer.generation);
+  store(kTrailerTokens, trailer.tokens);
+  store(kTrailerChecksum, checksum(page.first(static_cast<std::size_t>(at + kTrailerChecksum))));
+}
+
 PageTrailer read_trailer(const PageShape& shape, std::span<const std::byte> page) {
   const Bytes at = PageLayout(shape).trailer();
   return {{load<std::array<std::uint64_t, 4>>(page, at + kTrailerContentId)},

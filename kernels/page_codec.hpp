@@ -75,6 +75,8 @@ void decode_keys(const PageShape& shape, std::span<const std::byte> page,
 void decode_values(const PageShape& shape, std::span<const std::byte> page,
                    const TensorScales& scales, const MutableRows& to);
 
+/// The trailer, with the checksum of the page as it is.
+void write_trailer(const PageShape& shape, const PageTrailer& trailer, std::span<std::byte> page);
 PageTrailer read_trailer(const PageShape& shape, std::span<const std::byte> page);
 /// Status::checksum where the page is not what was encoded.
 Status verify_page(const PageShape& shape, std::span<const std::byte> page);

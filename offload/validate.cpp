@@ -30,18 +30,42 @@ struct ShapeCheck {
   const char* operator()(const Verify& verify) const {
     return unless(verify.expected.bytes == kChecksumBytes, "a checksum takes 8 bytes");
   }
-  const char* operator()(const Encode& encode) const {
-    const PageShape& shape = encode.shape;
+  static const char* one_page(const Address& page, const PageShape& shape, Tokens tokens) {
     if (!is_page(shape)) return "no page has this shape";
-    if (payload_bits(encode.input) != 16) return "its rows are not of 16-bit numbers";
-    const Bytes rows_bytes = encode.tokens * shape.kv_heads * shape.head_dim * 2;
-    if (encode.tokens < 1 || encode.tokens > shape.tokens) return "tokens do not fit the page";
-    if (encode.page.bytes != page_bytes(shape)) return "the page's bytes are not its shape's";
-    if (!aligned(encode.page, kPageAlignmentBytes)) return "the page is not aligned to 64 bytes";
-    if (!aligned(encode.keys, 2) || !aligned(encode.values, 2)) return "16-bit rows at odd bytes";
-    if (!is_whole(encode.key_bias, shape, encode.tokens)) return kBrokenBias;
-    return unless(encode.keys.bytes == rows_bytes && encode.values.bytes == rows_bytes,
+    if (tokens < 1 || tokens > shape.tokens) return "tokens do not fit the page";
+    if (page.bytes != page_bytes(shape)) return "the page's bytes are not its shape's";
+    return unless(aligned(page, kPageAlignmentBytes), "the page is not aligned to 64 bytes");
+  }
+  // A page beside rows of K and V in 16 bits.
+  static const char* page_and_rows(const Address& page, const Address& keys, const Address& values,
+                                   const PageShape& shape, Tokens tokens, NumberFormat number) {
+    if (const char* complaint = one_page(page, shape, tokens); *complaint != 0) return complaint;
+    const Bytes rows_bytes = tokens * shape.kv_heads * shape.head_dim * 2;
+    if (payload_bits(number) != 16) return "its rows are not of 16-bit numbers";
+    if (!aligned(keys, 2) || !aligned(values, 2)) return "16-bit rows at odd bytes";
+    return unless(keys.bytes == rows_bytes && values.bytes == rows_bytes,
                   "keys or values are not [tokens, kv_heads, head_dim] in 16 bits");
+  }
+  const char* operator()(const Encode& encode) const {
+    if (!is_whole(encode.key_bias, encode.shape, encode.tokens)) return kBrokenBias;
+    return page_and_rows(encode.page, encode.keys, encode.values, encode.shape, encode.tokens,
+                         encode.input);
+  }
+  const char* operator()(const Append& append) const {
+    if (append.first < 0 || append.first > append.shape.tokens - append.tokens)
+      return "tokens do not fit the page";
+    if (!is_16bit(append.shape.format)) return "only pages of 16-bit numbers can be open";
+    return page_and_rows(append.page, append.keys, append.values, append.shape, append.tokens,
+                         append.input);
+  }
+  const char* operator()(const Close& close) const {
+    if (!is_16bit(close.shape.format)) return "only pages of 16-bit numbers can be open";
+    return one_page(close.page, close.shape, close.tokens);
+  }
+  const char* operator()(const Decode& decode) const {
+    if (!is_whole(decode.key_bias, decode.shape, decode.tokens)) return kBrokenBias;
+    return page_and_rows(decode.page, decode.keys, decode.values, decode.shape, decode.tokens,
+                         decode.output);
   }
   // What Attend and Score have in common: queries, and the pages that they see.
   template <typename OverPages>
@@ -76,6 +100,18 @@ struct ShapeCheck {
     if (!aligned(merge.partials, 4) || !aligned(merge.to, 4)) return "partials at odd bytes";
     return unless(merge.partials.bytes == merge.parts * part_bytes && merge.to.bytes == part_bytes,
                   "partials are not `parts` times as long as the result");
+  }
+  const char* operator()(const Finish& finish) const {
+    if (finish.rows < 1 || finish.head_dim < 1) return "nothing to finish";
+    if (payload_bits(finish.output) != 16) return "its outputs are not 16-bit numbers";
+    if (!aligned(finish.partials, 4) || !aligned(finish.outputs, 2) ||
+        !aligned(finish.log_sum_exp, 4))
+      return "partials or outputs are not aligned to their elements";
+    if (finish.log_sum_exp.bytes != 0 && finish.log_sum_exp.bytes != Bytes{4} * finish.rows)
+      return "not a logarithm for each row";
+    return unless(finish.partials.bytes == partial_bytes(finish.rows, finish.head_dim) &&
+                      finish.outputs.bytes == Bytes{2} * finish.rows * finish.head_dim,
+                  "partials or outputs are not [rows, head_dim]");
   }
   const char* operator()(const Score& score) const {
     if (const char* complaint = over_pages(score); *complaint != 0) return complaint;

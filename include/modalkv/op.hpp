@@ -79,6 +79,36 @@ struct Encode {
   KeyBiasAddress key_bias{};
 };
 
+/// 16-bit rows [tokens, kv_heads, head_dim] of K and of V become tokens [first, first + tokens) of
+/// an open page of 16-bit numbers; `first` 0 opens it. Ends in Status::rejected where an element is
+/// not finite or beyond the format.
+struct Append {
+  Address keys, values, page;
+  PageShape shape{};
+  Tokens first = 0, tokens = 0;
+  NumberFormat input = NumberFormat::fp16;  ///< of the rows: fp16 or bf16
+};
+
+/// Gives an open page its trailer and checksum. Tokens from `tokens` on are cut off.
+struct Close {
+  Address page;
+  PageShape shape{};
+  Tokens tokens = 0;
+  ContentId content{};
+  std::uint64_t generation = 0;
+};
+
+/// The first `tokens` tokens of a page become 16-bit rows [tokens, kv_heads, head_dim] of K and of
+/// V again. Ends in Status::checksum where the page is not what was encoded, or holds fewer tokens.
+struct Decode {
+  Address page, keys, values;
+  PageShape shape{};
+  Tokens tokens = 0;
+  NumberFormat output = NumberFormat::fp16;  ///< of the rows: fp16 or bf16
+  float key_scale = 1, value_scale = 1;      ///< of formats without a stored scale
+  KeyBiasAddress key_bias{};                 ///< as the page was encoded
+};
+
 /// Attention of 16-bit queries [query_tokens, query_heads, head_dim] over the first `tokens` tokens
 /// of a list of pages; writes a partial a row (see `partial_bytes`). Ends in Status::rejected where
 /// the page table points out of `pages`.
@@ -107,6 +137,16 @@ struct Merge {
   std::int32_t parts = 0;
   std::int32_t rows = 0;
   std::int32_t head_dim = 0;
+};
+
+/// The attention that partials stand for: 16-bit outputs [rows, head_dim]; zeros for a row that
+/// saw no token.
+struct Finish {
+  Address partials, outputs;
+  Address log_sum_exp{};  ///< 32-bit floats [rows]; no bytes: not wanted
+  std::int32_t rows = 0;
+  std::int32_t head_dim = 0;
+  NumberFormat output = NumberFormat::fp16;  ///< fp16 or bf16
 };
 
 /// How much probe queries attend to each of the first `tokens` tokens of a list of pages: the mean
@@ -141,7 +181,8 @@ struct EngineWork {
   Nanos duration_ns = 0;
 };
 
-using Op = std::variant<Copy, Fill, Checksum, Verify, Encode, Attend, Merge, Score, EngineWork>;
+using Op = std::variant<Copy, Fill, Checksum, Verify, Encode, Append, Close, Decode, Attend, Merge,
+                        Finish, Score, EngineWork>;
 
 static_assert(std::is_trivially_copyable_v<Op>, "an operation is a plain value");
 
@@ -159,8 +200,9 @@ constexpr Bytes score_scratch_bytes(const PageShape& shape) {
 }
 
 constexpr std::string_view name(const Op& op) {
-  constexpr std::string_view names[] = {"copy",   "fill",  "checksum", "verify",     "encode",
-                                        "attend", "merge", "score",    "engine work"};
+  constexpr std::string_view names[] = {"copy",   "fill",  "checksum",   "verify", "encode",
+                                        "append", "close", "decode",     "attend", "merge",
+                                        "finish", "score", "engine work"};
   return names[op.index()];
 }
 
@@ -185,6 +227,9 @@ class Accesses {
   /// Of what may be missing: no bytes.
   constexpr Accesses& reads_any(const Address& where) {
     return where.bytes == 0 ? *this : reads(where);
+  }
+  constexpr Accesses& writes_any(const Address& where) {
+    return where.bytes == 0 ? *this : writes(where);
   }
   constexpr Accesses& reads_any(const KeyBiasAddress& bias) {
     return reads_any(bias.elements).reads_any(bias.frequencies).reads_any(bias.positions);
@@ -225,6 +270,17 @@ constexpr Accesses accesses(const Op& op) {
                 .reads_any(encode.key_bias)
                 .writes(encode.page);
           },
+          [](const Append& append) {
+            return Accesses{}.reads(append.keys).reads(append.values).writes(append.page);
+          },
+          [](const Close& close) { return Accesses{}.writes(close.page); },
+          [](const Decode& decode) {
+            return Accesses{}
+                .reads(decode.page)
+                .reads_any(decode.key_bias)
+                .writes(decode.keys)
+                .writes(decode.values);
+          },
           [](const Attend& attend) {
             return Accesses{}
                 .reads(attend.queries)
@@ -237,6 +293,12 @@ constexpr Accesses accesses(const Op& op) {
                 .writes(attend.partials);
           },
           [](const Merge& merge) { return Accesses{}.reads(merge.partials).writes(merge.to); },
+          [](const Finish& finish) {
+            return Accesses{}
+                .reads(finish.partials)
+                .writes(finish.outputs)
+                .writes_any(finish.log_sum_exp);
+          },
           [](const Score& score) {
             return Accesses{}
                 .reads(score.queries)
@@ -272,6 +334,16 @@ constexpr OpCost cost(const Op& op) {
           [](const Encode& encode) {
             return OpCost{encode.keys.bytes + encode.values.bytes, encode.page.bytes, 0};
           },
+          [](const Append& append) {
+            const Bytes rows_bytes = append.keys.bytes + append.values.bytes;
+            return OpCost{rows_bytes, append.first == 0 ? append.page.bytes : rows_bytes, 0};
+          },
+          [](const Close& close) {
+            return OpCost{close.page.bytes, kPageTrailerBytes, 0};
+          },
+          [](const Decode& decode) {
+            return OpCost{decode.page.bytes, decode.keys.bytes + decode.values.bytes, 0};
+          },
           [](const Attend& attend) {
             const PageShape& shape = attend.shape;
             const Bytes token_bytes =
@@ -285,6 +357,10 @@ constexpr OpCost cost(const Op& op) {
           [](const Merge& merge) {
             return OpCost{merge.partials.bytes, merge.to.bytes,
                           3.0 * merge.parts * merge.rows * merge.head_dim};
+          },
+          [](const Finish& finish) {
+            return OpCost{finish.partials.bytes, finish.outputs.bytes + finish.log_sum_exp.bytes,
+                          1.0 * finish.rows * finish.head_dim};
           },
           [](const Score& score) {
             const PageShape& shape = score.shape;

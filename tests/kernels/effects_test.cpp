@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cmath>
 #include <cstring>
 #include <vector>
 
@@ -137,6 +138,49 @@ TEST(Effects, AttendAndScoreSeeKeysWithTheirBias) {
     for (std::size_t row = 0; row < 4; ++row) mean += expected[row * scores.size() + t] / 4;
     ASSERT_NEAR(scores[t], mean, 1e-2 * mean + 1e-9) << t;
   }
+}
+
+TEST(Effects, AnOpenPageIsFilledClosedAndDecoded) {
+  const PageShape shape{16, 2, 64};
+  std::vector<std::uint16_t> keys(5 * 2 * 64), values(keys.size());
+  for (std::size_t i = 0; i < keys.size(); ++i) {
+    keys[i] = to_fp16(static_cast<float>(i % 173));
+    values[i] = to_fp16(static_cast<float>(i % 57));
+  }
+  const auto rows = [](const Address& all, Tokens first, Tokens tokens) -> Address {
+    return {all.space, all.offset + first * 2 * 64 * 2, tokens * 2 * 64 * 2};
+  };
+  Space space;
+  const Address k = space.put(keys), v = space.put(values), page = space.room(page_bytes(shape));
+  for (const auto& [first, tokens] : {std::pair<Tokens, Tokens>{0, 2}, {2, 3}})
+    ASSERT_EQ(space.perform(Append{rows(k, first, tokens), rows(v, first, tokens), page, shape,
+                                   first, tokens}),
+              Status::ok);
+  Decode decode{page, space.room(k.bytes), space.room(v.bytes), shape, 5};
+  EXPECT_EQ(space.perform(decode), Status::checksum);  // still open
+  ASSERT_EQ(space.perform(Close{page, shape, 5, {{4, 3, 2, 1}}, 8}), Status::ok);
+  EXPECT_EQ(read_trailer(shape, space.at(page)).generation, 8u);
+  EXPECT_EQ(read_trailer(shape, space.at(page)).content, (ContentId{{4, 3, 2, 1}}));
+  ASSERT_EQ(space.perform(decode), Status::ok);
+  EXPECT_EQ(space.at(decode.keys), space.at(k));
+  EXPECT_EQ(space.at(decode.values), space.at(v));
+  ASSERT_EQ(space.perform(Fill{{page.space, page.offset, 1}, 77}), Status::ok);
+  EXPECT_EQ(space.perform(decode), Status::checksum);
+}
+
+TEST(Effects, FinishDividesAndRounds) {
+  const std::vector<float> partials{1, 2, 3, 4, /*maximum*/ 2, /*sum*/ 3, 9, 9, 9, 9, -INFINITY, 0};
+  Space space;
+  Finish finish{space.put(partials), space.room(2 * 4 * 2), space.room(2 * 4), 2, 4};
+  ASSERT_EQ(space.perform(finish), Status::ok);
+  std::array<std::uint16_t, 8> outputs;
+  std::memcpy(outputs.data(), space.at(finish.outputs).data(), sizeof(outputs));
+  for (std::size_t d = 0; d < 4; ++d) EXPECT_EQ(outputs[d], to_fp16(static_cast<float>(d + 1) / 3));
+  EXPECT_EQ(outputs[4], 0);
+  std::array<float, 2> log_sum_exp;
+  std::memcpy(log_sum_exp.data(), space.at(finish.log_sum_exp).data(), sizeof(log_sum_exp));
+  EXPECT_FLOAT_EQ(log_sum_exp[0], 2 + std::log(3.0f));
+  EXPECT_EQ(log_sum_exp[1], -INFINITY);
 }
 
 }  // namespace
