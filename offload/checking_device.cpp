@@ -22,17 +22,45 @@ std::string describe(const Op& op, const Address& where) {
                      where.space.index);
 }
 
-// The first pair of accesses that must not happen at once, if any.
-std::string conflict(const Op& a, const Op& b) {
-  for (const Access& x : accesses(a))
-    for (const Access& y : accesses(b))
-      if ((x.writes || y.writes) && overlap(x.where, y.where))
-        return fmt::format("{} ({}) and {} ({})", describe(a, x.where), x.writes ? "write" : "read",
-                           describe(b, y.where), y.writes ? "write" : "read");
-  return {};
+}  // namespace
+
+// Of an operation over pages, the pages that its table lists now, where that can be seen; they are
+// then all that it reads of `pages`.
+std::vector<Access> CheckingDevice::touched(const Op& op) const {
+  const Accesses stated = accesses(op);
+  std::vector<Access> all(stated.begin(), stated.end());
+  const auto list = [&](const auto& over) {
+    const std::byte* table = spaces_[over.page_table.space.index].memory;
+    if (table == nullptr) return;
+    std::vector<Access> pages;
+    for (Bytes at = 0; at < over.page_table.bytes; at += kPageTableEntryBytes) {
+      Address page{over.pages.space, 0, page_bytes(over.shape)};
+      std::memcpy(&page.offset, table + over.page_table.offset + at, sizeof(page.offset));
+      if (page.offset < over.pages.offset ||
+          page.offset + page.bytes > over.pages.offset + over.pages.bytes)
+        return;  // it will be rejected
+      pages.push_back({page});
+    }
+    std::erase_if(all, [&](const Access& access) { return access.where == over.pages; });
+    all.insert(all.end(), pages.begin(), pages.end());
+  };
+  if (const auto* attend = std::get_if<Attend>(&op)) list(*attend);
+  if (const auto* score = std::get_if<Score>(&op)) list(*score);
+  return all;
 }
 
-}  // namespace
+// The first pair of accesses that must not happen at once, if any.
+std::string CheckingDevice::conflict(const Group& a, const Group& b) {
+  for (std::size_t i = 0; i < a.ops.size(); ++i)
+    for (std::size_t j = 0; j < b.ops.size(); ++j)
+      for (const Access& x : a.touched[i])
+        for (const Access& y : b.touched[j])
+          if ((x.writes || y.writes) && overlap(x.where, y.where))
+            return fmt::format("{} ({}) and {} ({})", describe(a.ops[i], x.where),
+                               x.writes ? "write" : "read", describe(b.ops[j], y.where),
+                               y.writes ? "write" : "read");
+  return {};
+}
 
 CheckingDevice::CheckingDevice(Device& inner) : ForwardingDevice(inner) {}
 
@@ -66,12 +94,15 @@ Submitted CheckingDevice::submit(QueueId queue, std::span<const Op> ops,
   for (const Ticket ticket : after)
     if (const auto live = live_.find(ticket.id); live != live_.end())
       join(group.clock, live->second.clock);
-  if (!well_formed(ops) || !ordered(group)) return {Status::rejected, {}};
+  if (!well_formed(ops)) return {Status::rejected, {}};
+  for (const Op& op : ops) group.touched.push_back(touched(op));
+  if (!ordered(group)) return {Status::rejected, {}};
 
   std::vector<Op> poisoned;
   for (const Op& op : ops) {
     for (const auto& [where, writes] : accesses(op))
-      if (writes && !std::holds_alternative<Fill>(op)) poisoned.push_back(Fill{where, kPoison});
+      if (writes && overwrites(op) && !std::holds_alternative<Fill>(op))
+        poisoned.push_back(Fill{where, kPoison});
     poisoned.push_back(op);
   }
   const Submitted submitted = inner_.submit(queue, poisoned, after);
@@ -121,14 +152,12 @@ bool CheckingDevice::well_formed(std::span<const Op> ops) {
 bool CheckingDevice::ordered(const Group& group) {
   for (const auto& [ticket, other] : live_) {
     if (other.clock[other.queue] <= group.clock[other.queue]) continue;
-    for (const Op& op : group.ops)
-      for (const Op& other_op : other.ops)
-        if (const std::string what = conflict(op, other_op); !what.empty()) {
-          report(Finding::Kind::hazard,
-                 fmt::format("a new group on queue {} and group {} on queue {} are not ordered: {}",
-                             group.queue, ticket, other.queue, what));
-          return false;
-        }
+    if (const std::string what = conflict(group, other); !what.empty()) {
+      report(Finding::Kind::hazard,
+             fmt::format("a new group on queue {} and group {} on queue {} are not ordered: {}",
+                         group.queue, ticket, other.queue, what));
+      return false;
+    }
   }
   return true;
 }

@@ -28,8 +28,10 @@ struct Finding {
 /// collected before its submission.
 ///
 /// A submission with a finding is `rejected`, nothing of it reaches the inner device. Destinations
-/// are filled with kPoison when an operation begins; that doubles the operations in a queue. For
-/// tests and debugging: a submission costs time proportional to the operations in flight.
+/// are filled with kPoison when an operation that overwrites them begins; that doubles the
+/// operations in a queue. For tests and debugging: a submission costs time proportional to the
+/// operations in flight. Of a list of pages those count as read that its table names when it is
+/// submitted.
 class CheckingDevice final : public ForwardingDevice {
  public:
   static constexpr std::uint8_t kPoison = 0xdb;
@@ -55,7 +57,11 @@ class CheckingDevice final : public ForwardingDevice {
     std::size_t queue = 0;
     Clock clock{};  // its own number included
     std::vector<Op> ops;
+    std::vector<std::vector<Access>> touched{};  // by each operation
   };
+
+  std::vector<Access> touched(const Op& op) const;
+  static std::string conflict(const Group& a, const Group& b);
 
   void report(Finding::Kind kind, std::string message);
   bool well_formed(std::span<const Op> ops);

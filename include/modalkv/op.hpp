@@ -316,6 +316,12 @@ constexpr Accesses accesses(const Op& op) {
       op);
 }
 
+/// Whether nothing stays of what was where it writes.
+constexpr bool overwrites(const Op& op) {
+  if (const auto* append = std::get_if<Append>(&op)) return append->first == 0;
+  return !std::holds_alternative<Close>(op);
+}
+
 constexpr OpCost cost(const Op& op) {
   return std::visit(
       detail::Overloaded{

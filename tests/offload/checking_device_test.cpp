@@ -44,6 +44,44 @@ TEST(CheckingDevice, OrderIsTransitiveThroughQueuesAndTickets) {
       << "after the write, but not after the read";
 }
 
+TEST(CheckingDevice, OfAListOfPagesThoseInItsTableAreRead) {
+  Checked<Sim> checked;
+  const PageShape shape{16, 1, 64};
+  const Bytes page = page_bytes(shape);
+  Memory memory(checked.device, 8 * page);
+  const std::int64_t listed[] = {4 * page, 2 * page};
+  std::memcpy(memory.bytes().data(), listed, sizeof(listed));
+  Attend attend{};
+  attend.queries = memory.at(256, 64 * 2);
+  attend.pages = memory.at(page, 7 * page);
+  attend.page_table = memory.at(0, 16);
+  attend.partials = memory.at(512, partial_bytes(1, 64));
+  attend.shape = shape;
+  attend.tokens = 32;
+  attend.query_heads = attend.query_tokens = 1;
+  ASSERT_EQ(submit(checked, QueueKind::compute, {attend}).status, Status::ok);
+  EXPECT_EQ(submit(checked, QueueKind::h2d, {Fill{memory.at(3 * page, page), 1}}).status,
+            Status::ok)
+      << "a page between them";
+  EXPECT_EQ(submit(checked, QueueKind::h2d, {Fill{memory.at(5 * page - 1, 1), 1}}).status,
+            Status::rejected);
+  drain(checked.device);
+}
+
+TEST(CheckingDevice, WhatIsAddedToAnOpenPageLeavesTheRest) {
+  Checked<Host> checked;
+  const PageShape shape{16, 1, 16};
+  Memory memory(checked.device, page_bytes(shape) + 64);
+  const Address page = memory.at(64, page_bytes(shape)), row = memory.at(0, 32);
+  memory.bytes()[0] = std::byte{7};
+  for (Tokens first = 0; first < 2; ++first)
+    ASSERT_EQ(submit(checked, QueueKind::compute, {Append{row, row, page, shape, first, 1}}).status,
+              Status::ok);
+  ASSERT_EQ(submit(checked, QueueKind::compute, {Close{page, shape, 2}}).status, Status::ok);
+  drain(checked.device);
+  EXPECT_EQ(memory[64], 7) << "the first token's first element";
+}
+
 TEST(CheckingDevice, AnEarlyReaderSeesPoison) {
   // A reader behind the checker's back, in virtual time: while a long copy runs.
   Sim sim;
