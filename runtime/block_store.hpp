@@ -1,0 +1,125 @@
+// Blocks: the pages of one run of tokens in all layers, and what state they are in. Sequences share
+// blocks; a block's pages lie in the device's or in the host's pool.
+//
+//              compressed ---------.
+//                  |               |          of the pages of a part, all at once:
+//   made -> resident <-> leaving   |          a transition begins when its operations are submitted
+//              ^           |       |          and ends with their outcome: well, and the pages are
+//              |           v       |          in their new slots; or not, and they are where they
+//           arriving <-> hosted    |          were
+//              compressing <-------'
+//
+// Legal transitions: resident -> compressing | leaving; hosted -> arriving; each of these three
+// ends in resident or hosted. Nothing else, and one at a time. A part with pages that are still
+// being filled is resident and may only leave as a whole between steps.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "modalkv/op.hpp"
+#include "modalkv/plan.hpp"
+#include "modalkv/token.hpp"
+#include "offload/device.hpp"
+#include "scheduler/placement.hpp"
+
+namespace modalkv {
+
+/// A sequence keeps its own tokens (text, and visual tokens that it holds in high precision) apart
+/// from those of its images, whose pages others may share.
+enum class Strand : std::uint8_t { own, visual };
+
+inline constexpr int kStrands = 2;
+
+/// Names a block for as long as it exists: an id that outlives it names nothing.
+struct BlockId {
+  std::uint32_t index = ~std::uint32_t{0};
+  std::uint32_t generation = 0;
+
+  friend constexpr bool operator==(BlockId, BlockId) = default;
+};
+
+enum class PartState : std::uint8_t { resident, compressing, leaving, hosted, arriving };
+
+constexpr std::string_view name(PartState state) {
+  constexpr std::string_view names[] = {"resident", "compressing", "leaving", "hosted", "arriving"};
+  return names[static_cast<std::uint8_t>(state)];
+}
+
+/// Whether its pages are read from the host's pool.
+constexpr bool on_host(PartState state) {
+  return state == PartState::hosted || state == PartState::arriving;
+}
+constexpr bool in_transition(PartState state) {
+  return state != PartState::resident && state != PartState::hosted;
+}
+
+/// A block's pages in the layers of one kind.
+struct Part {
+  PartState state = PartState::resident;
+  bool low = false;       ///< compressed
+  bool next_low = false;  ///< after the transition
+  int begun_layers = 0;   ///< that have a page
+  int closed_layers = 0;  ///< whose page is full and has its trailer, or is about to
+  Action action = Action::resident_high;  ///< what is wanted
+  bool assigned = false;                  ///< by the placement, and counted there
+};
+
+/// Where a page lies; no bytes: nowhere.
+struct PageSlots {
+  Address now{};
+  Address next{};  ///< where a transition takes it
+};
+
+struct Block {
+  std::uint32_t generation = 0;
+  Strand strand = Strand::own;
+  int owners = 0;          ///< sequences
+  int awake_owners = 0;    ///< of them, not paused
+  Tokens tokens = 0;       ///< that it has when it is full: fewer at the end of an image
+  Tokens first_token = 0;  ///< visual: of its sequence, and its position
+  Ticket last_write{};
+  std::uint64_t used_at = 0;            ///< when it was last attended to
+  std::vector<std::uint64_t> hidden{};  ///< visual: a bit a token of the page
+  std::array<Part, kLayerKinds> parts{};
+  std::vector<PageSlots> pages{};  ///< by layer
+};
+
+class BlockStore {
+ public:
+  explicit BlockStore(std::vector<LayerKind> layer_kinds);
+
+  BlockId add(Strand strand, Tokens tokens);
+  /// nullptr: it is gone. Good until the next `add`.
+  Block* find(BlockId id);
+  const Block* find(BlockId id) const;
+  Block& operator[](BlockId id);
+
+  /// Checks that the transition is legal. `next` slots have been set by the caller.
+  void begin(BlockId id, LayerKind kind, PartState transition, bool next_low);
+  /// Ends it: the slots that are given up now are appended to `given_up`.
+  void end(BlockId id, LayerKind kind, bool well, std::vector<Address>& given_up);
+  /// The block is gone; all its slots are appended to `given_up`.
+  void remove(BlockId id, std::vector<Address>& given_up);
+
+  LayerKind kind(int layer) const { return layer_kinds_[static_cast<std::size_t>(layer)]; }
+  int layers() const { return static_cast<int>(layer_kinds_.size()); }
+  int layers_of(LayerKind kind) const { return layers_of_[static_cast<std::size_t>(kind)]; }
+  int blocks() const { return live_; }
+  /// Calls `use(id, block)` for each block.
+  template <typename Use>
+  void for_each(Use&& use) {
+    for (std::uint32_t i = 0; i < blocks_.size(); ++i)
+      if (blocks_[i].owners > 0) use(BlockId{i, blocks_[i].generation}, blocks_[i]);
+  }
+
+ private:
+  std::vector<LayerKind> layer_kinds_;
+  std::array<int, kLayerKinds> layers_of_{};
+  std::vector<Block> blocks_;
+  std::vector<std::uint32_t> free_;
+  int live_ = 0;
+};
+
+}  // namespace modalkv

@@ -1,0 +1,598 @@
+// Set-up, sequences and appending.
+#include "runtime/kv_cache.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+namespace modalkv {
+namespace {
+
+std::vector<LayerKind> kinds_of(const KvCacheConfig& config) {
+  std::vector<LayerKind> kinds;
+  for (int layer = 0; layer < config.layers; ++layer) {
+    const bool held = layer < config.policy.high_first_layers ||
+                      layer >= config.layers - config.policy.high_last_layers;
+    kinds.push_back(held ? LayerKind::held_high : LayerKind::planned);
+  }
+  return kinds;
+}
+
+SpaceId space(Device& device, SpaceInfo::Kind kind, std::span<std::byte> memory) {
+  const RegisteredSpace registered =
+      device.register_space({kind, static_cast<Bytes>(memory.size()), memory.data()});
+  if (registered.status != Status::ok) throw Error("KV cache: the device takes no more memory");
+  return registered.space;
+}
+
+QueueId queue(const Device& device, QueueKind kind) {
+  if (const auto found = find_queue(device, kind)) return *found;
+  throw Error(fmt::format("KV cache: the device has no queue for {}", name(kind)));
+}
+
+// One after another, in bytes of a space.
+class Carver {
+ public:
+  Carver(SpaceId space, Bytes bytes) : space_(space), bytes_(bytes) {}
+  Address take(Bytes bytes, const char* what) {
+    const Bytes begin = round_up(used_, kPageAlignmentBytes);
+    if (bytes <= 0 || begin + bytes > bytes_)
+      throw Error(fmt::format("KV cache: {} bytes are too few, {} need {}", bytes_, what,
+                              begin + std::max(bytes, Bytes{1})));
+    used_ = begin + bytes;
+    return {space_, begin, bytes};
+  }
+  Address rest(const char* what) {
+    const Bytes begin = round_up(used_, kPageAlignmentBytes);
+    return take(bytes_ - begin, what);
+  }
+
+ private:
+  SpaceId space_;
+  Bytes bytes_, used_ = 0;
+};
+
+// Of all kinds of pages, ascending.
+std::vector<Bytes> page_sizes(const KvCacheConfig& config) {
+  const auto bytes = [&](Tokens tokens, const KvFormat& format) {
+    return page_bytes({tokens, config.kv_heads, config.head_dim, format});
+  };
+  const PrecisionPolicy& policy = config.policy;
+  std::vector<Bytes> sizes{
+      bytes(config.own_page_tokens, policy.high),
+      bytes(config.own_page_tokens, policy.text_low.value_or(policy.high)),
+      bytes(config.visual_page_tokens, policy.high),
+      bytes(config.visual_page_tokens, policy.visual_low.value_or(policy.high))};
+  std::sort(sizes.begin(), sizes.end());
+  sizes.erase(std::unique(sizes.begin(), sizes.end()), sizes.end());
+  return sizes;
+}
+
+Bytes largest_page_bytes(const KvCacheConfig& config) {
+  return page_sizes(config).back();
+}
+
+// As large as gives every size of page room, but no larger than leaves many slabs.
+Bytes slab_bytes(const KvCacheConfig& config, Bytes pool_bytes) {
+  return round_up(std::max(std::min(pool_bytes / 64, 8 * kMiB), largest_page_bytes(config)),
+                  kPageAlignmentBytes);
+}
+
+// Checks what a user may get wrong.
+KvCacheConfig checked(KvCacheConfig config) {
+  const auto refuse = [](bool when, const char* why) {
+    if (when) throw Error(fmt::format("KV cache: {}", why));
+  };
+  refuse(config.layers < 1 || config.kv_heads < 1 || config.query_heads % config.kv_heads != 0,
+         "a model has layers, and query heads that are a multiple of its KV heads");
+  refuse(payload_bits(config.input) != 16, "queries, keys and values must be fp16 or bf16");
+  refuse(!is_16bit(config.policy.high), "the policy's high precision must be of 16 bits");
+  refuse(config.visual_page_tokens % 64 != 0, "visual_page_tokens must be a multiple of 64");
+  for (const auto& low : {config.policy.text_low, config.policy.visual_low})
+    for (const Tokens tokens : {config.own_page_tokens, config.visual_page_tokens})
+      refuse(
+          !is_page({tokens, config.kv_heads, config.head_dim, low.value_or(config.policy.high)}),
+          "there are no pages of this many tokens, heads and dimensions in the policy's formats");
+  refuse(config.staging_slots < 1, "staging needs a slot");
+  refuse(config.staging_slot_bytes < largest_page_bytes(config),
+         "a staging slot must hold the largest page");
+  if (config.logit_scale == 0)
+    config.logit_scale = 1 / std::sqrt(static_cast<float>(config.head_dim));
+  return config;
+}
+
+}  // namespace
+
+KvCache::KvCache(Device& device, const KvCacheConfig& config, const KvCacheMemory& memory)
+    : config_(checked(config)),
+      layer_kinds_(kinds_of(config_)),
+      device_(device),
+      ledger_(device, config_.overdue_ns),
+      h2d_(queue(device, QueueKind::h2d)),
+      d2h_(queue(device, QueueKind::d2h)),
+      compute_(queue(device, QueueKind::compute)),
+      host_(queue(device, QueueKind::host)),
+      host_memory_(memory.host.data()),
+      tables_memory_(memory.tables.data()),
+      areas_(carve(device, config_, memory)),
+      device_pool_(areas_.device_pages, page_sizes(config_),
+                   slab_bytes(config_, areas_.device_pages.bytes)),
+      host_pool_(areas_.host_pages, page_sizes(config_),
+                 slab_bytes(config_, areas_.host_pages.bytes)),
+      staging_(areas_.staging, config_.staging_slots),
+      partials_(areas_.partials),
+      tables_(areas_.tables),
+      blocks_(layer_kinds_) {
+  for (Shares& shares : targets_) shares[static_cast<std::size_t>(Action::resident_high)] = 1;
+}
+
+KvCache::Areas KvCache::carve(Device& device, const KvCacheConfig& config,
+                              const KvCacheMemory& memory) {
+  Carver on_device(space(device, SpaceInfo::Kind::device, memory.device),
+                   static_cast<Bytes>(memory.device.size()));
+  Carver on_host(space(device, SpaceInfo::Kind::host, memory.host),
+                 static_cast<Bytes>(memory.host.size()));
+  Carver in_tables(space(device, SpaceInfo::Kind::host, memory.tables),
+                   static_cast<Bytes>(memory.tables.size()));
+  Areas areas;
+  areas.staging =
+      on_device.take(config.staging_slots * config.staging_slot_bytes, "the staging slots");
+  const Tokens page_tokens = std::max(config.own_page_tokens, config.visual_page_tokens);
+  areas.scratch =
+      on_device.take(2 * page_tokens * config.kv_heads * config.head_dim * 2, "the rows of a page");
+  areas.partials = on_device.take(config.partials_bytes, "partial results");
+  areas.device_pages = on_device.rest("device pages");
+  areas.host_pages = on_host.rest("host pages");
+  areas.tables = in_tables.rest("tables");
+  return areas;
+}
+
+KvCache::Running* KvCache::find(SequenceId id) {
+  return const_cast<Running*>(std::as_const(*this).find(id));
+}
+
+const KvCache::Running* KvCache::find(SequenceId id) const {
+  if (id.index >= sequences_.size()) return nullptr;
+  const Running& sequence = sequences_[id.index];
+  return sequence.alive && sequence.generation == id.generation ? &sequence : nullptr;
+}
+
+PageShape KvCache::shape(Strand strand, bool low) const {
+  const bool own = strand == Strand::own;
+  const auto& format = own ? config_.policy.text_low : config_.policy.visual_low;
+  return {own ? config_.own_page_tokens : config_.visual_page_tokens, config_.kv_heads,
+          config_.head_dim, low ? *format : config_.policy.high};
+}
+
+Bytes KvCache::rows_bytes(Tokens tokens) const {
+  return tokens * config_.kv_heads * config_.head_dim * 2;
+}
+
+Status KvCache::no_room(Status status) {
+  ++(status == Status::busy ? counters_.busy : counters_.no_space);
+  return status;
+}
+
+std::optional<SequenceId> KvCache::begin(std::span<const Segment> prompt) {
+  for (const Segment& segment : prompt)
+    if (segment.tokens < 1) return {};
+  const Selection selection = config_.policy.selection;
+  return start(TokenLayout(prompt, config_.own_page_tokens, config_.visual_page_tokens,
+                           config_.policy.visual_low.has_value() && selection != Selection::none));
+}
+
+SequenceId KvCache::start(TokenLayout layout) {
+  if (free_sequences_.empty()) {
+    free_sequences_.push_back(static_cast<std::uint32_t>(sequences_.size()));
+    sequences_.emplace_back();
+  }
+  const std::uint32_t index = free_sequences_.back();
+  free_sequences_.pop_back();
+  const std::uint32_t generation = sequences_[index].generation + 1;
+  sequences_[index] = {.generation = generation, .alive = true, .layout = std::move(layout)};
+  sequences_[index].appended.assign(static_cast<std::size_t>(config_.layers), 0);
+  return {index, generation};
+}
+
+Status KvCache::append(const AppendRequest& request, std::span<const Ticket> after) {
+  Running* sequence = find(request.sequence);
+  if (sequence == nullptr || request.layer < 0 || request.layer >= config_.layers ||
+      request.tokens < 1 || request.keys.bytes != rows_bytes(request.tokens) ||
+      request.values.bytes != rows_bytes(request.tokens) || sequence->paused ||
+      sequence->lost_from != kNeverLost)
+    return Status::rejected;
+  progress();
+  const Tokens begin = sequence->appended[static_cast<std::size_t>(request.layer)];
+  const Tokens end = begin + request.tokens;
+  std::vector<LayoutPiece>& pieces = pieces_;
+  pieces.clear();
+  sequence->layout->for_each_piece(begin, end,
+                                   [&](const LayoutPiece& piece) { pieces.push_back(piece); });
+  const auto count = static_cast<int>(pieces.size());
+  if (2 * count > ledger_.max_ops(compute_)) return Status::rejected;
+  if (!ledger_.has_room(compute_, 1, 2 * count)) return no_room(Status::busy);
+
+  Changes changes;
+  Status status = Status::ok;
+  for (const LayoutPiece& piece : pieces)
+    if (status = open_page(*sequence, piece, request.layer, changes); status != Status::ok) break;
+  if (status == Status::ok) {
+    ops_.clear();
+    for (const LayoutPiece& piece : pieces) add_rows(*sequence, piece, begin, request);
+    const Submitted submitted = ledger_.submit(compute_, ops_, after);
+    status = submitted.status;
+    if (status == Status::ok) {
+      errands_.push_back({.ticket = submitted.ticket,
+                          .sequence = request.sequence,
+                          .epoch = sequence->epoch,
+                          .first_token = begin,
+                          .layer = request.layer,
+                          .step = step_});
+      finish_append(*sequence, request.layer, end, submitted.ticket);
+      return Status::ok;
+    }
+  }
+  undo(*sequence, changes);
+  return status == Status::busy || status == Status::no_space ? no_room(status) : status;
+}
+
+std::vector<BlockId>& KvCache::blocks_of(Running& sequence, Strand strand) {
+  return strand == Strand::own ? sequence.own : sequence.visual;
+}
+
+// The block of a piece and its page of this layer, made where there is none.
+Status KvCache::open_page(Running& sequence, const LayoutPiece& piece, int layer,
+                          Changes& changes) {
+  std::vector<BlockId>& ids = blocks_of(sequence, piece.strand);
+  const auto index = static_cast<std::size_t>(piece.block);
+  if (index == ids.size()) {
+    const bool visual = piece.strand == Strand::visual;
+    const BlockId id =
+        blocks_.add(piece.strand,
+                    visual ? sequence.layout->visual_tokens(piece.block) : config_.own_page_tokens);
+    ids.push_back(id);
+    ++(visual ? changes.visual_blocks : changes.own_blocks);
+    Block& block = blocks_[id];
+    if (visual) {
+      block.hidden = sequence.layout->hidden(piece.block);
+      if (std::all_of(block.hidden.begin(), block.hidden.end(),
+                      [](std::uint64_t word) { return word == 0; }))
+        block.hidden.clear();
+      for (const LayerKind kind : {LayerKind::planned, LayerKind::held_high})
+        choose_action(block, kind);
+    }
+  }
+  Block& block = blocks_[ids[index]];
+  const LayerKind kind = blocks_.kind(layer);
+  Part& part = block.parts[static_cast<std::size_t>(kind)];
+  if (part.state != PartState::resident) return await_arrival(block, kind);
+  const bool whole = piece.at == 0 && piece.tokens == block.tokens;
+  PageSlots& page = block.pages[static_cast<std::size_t>(layer)];
+  if (part.low && !whole) return Status::rejected;  // layers must be given the same chunks
+  if (page.now.bytes > 0) return Status::ok;
+  const bool is_first = part.begun_layers == 0;
+  const bool low = is_first ? whole && wants_low(block, kind) : part.low;
+  const auto slot = take_device(page_bytes(shape(block.strand, low)));
+  if (!slot) return make_room(page_bytes(shape(block.strand, low)));
+  page.now = *slot;
+  part.low = low;
+  ++part.begun_layers;
+  changes.pages.push_back({ids[index], layer});
+  return Status::ok;
+}
+
+void KvCache::undo(Running& sequence, const Changes& changes) {
+  for (const auto& [id, layer] : changes.pages) {
+    Block& block = blocks_[id];
+    device_pool_.put_back(block.pages[static_cast<std::size_t>(layer)].now);
+    block.pages[static_cast<std::size_t>(layer)].now = {};
+    Part& part = block.parts[static_cast<std::size_t>(blocks_.kind(layer))];
+    if (--part.begun_layers == 0) part.low = false;
+  }
+  const auto remove = [&](std::vector<BlockId>& ids, int count) {
+    for (; count > 0; --count) {
+      drop(ids.back(), true);
+      ids.pop_back();
+    }
+  };
+  remove(sequence.own, changes.own_blocks);
+  remove(sequence.visual, changes.visual_blocks);
+}
+
+// Operations that put the rows of a piece into its page.
+void KvCache::add_rows(Running& sequence, const LayoutPiece& piece, Tokens begin,
+                       const AppendRequest& request) {
+  const BlockId id = blocks_of(sequence, piece.strand)[static_cast<std::size_t>(piece.block)];
+  Block& block = blocks_[id];
+  Part& part = block.parts[static_cast<std::size_t>(blocks_.kind(request.layer))];
+  const Address& page = block.pages[static_cast<std::size_t>(request.layer)].now;
+  const auto rows = [&](const Address& all) -> Address {
+    return {all.space, all.offset + rows_bytes(piece.token - begin), rows_bytes(piece.tokens)};
+  };
+  const Address keys = rows(request.keys), values = rows(request.values);
+  const PageShape page_shape = shape(block.strand, part.low);
+  const ContentId content = identity(id, request.layer);
+  if (part.low) {
+    ops_.push_back(Encode{.keys = keys,
+                          .values = values,
+                          .page = page,
+                          .shape = page_shape,
+                          .tokens = piece.tokens,
+                          .input = config_.input,
+                          .content = content,
+                          .generation = id.generation});
+  } else {
+    ops_.push_back(Append{keys, values, page, page_shape, piece.at, piece.tokens, config_.input});
+    if (piece.at + piece.tokens == block.tokens)
+      ops_.push_back(Close{page, page_shape, block.tokens, content, id.generation});
+  }
+}
+
+// What a page's trailer says: whose it is. Nothing is shared by it.
+ContentId KvCache::identity(BlockId id, int layer) {
+  return {{id.index + std::uint64_t{1}, id.generation, static_cast<std::uint64_t>(layer), 0}};
+}
+
+void KvCache::finish_append(Running& sequence, int layer, Tokens end, Ticket ticket) {
+  sequence.appended[static_cast<std::size_t>(layer)] = end;
+  for (const LayoutPiece& piece : pieces_) {
+    counters_.appended_tokens += piece.tokens;
+    const BlockId id = blocks_of(sequence, piece.strand)[static_cast<std::size_t>(piece.block)];
+    Block& block = blocks_[id];
+    block.last_write = ticket;
+    if (piece.at + piece.tokens < block.tokens) continue;
+    Part& part = block.parts[static_cast<std::size_t>(blocks_.kind(layer))];
+    if (++part.closed_layers == blocks_.layers_of(blocks_.kind(layer)) &&
+        piece.strand == Strand::visual)
+      wish(id);
+  }
+  settle_own(sequence);
+}
+
+Status KvCache::release(SequenceId id) {
+  Running* sequence = find(id);
+  if (sequence == nullptr) return Status::rejected;
+  for (const Strand strand : {Strand::own, Strand::visual})
+    for (const BlockId block : blocks_of(*sequence, strand)) drop(block, !sequence->paused);
+  sequence->alive = false;
+  free_sequences_.push_back(id.index);
+  progress();
+  return Status::ok;
+}
+
+void KvCache::drop(BlockId id, bool awake) {
+  Block& block = blocks_[id];
+  if (awake) --block.awake_owners;
+  if (--block.owners > 0) {
+    if (block.awake_owners == 0) wish(id);
+    return;
+  }
+  ++block.owners;  // gone with `remove`
+  for (const LayerKind kind : {LayerKind::planned, LayerKind::held_high})
+    forget_action(block, kind);
+  given_up_.clear();
+  blocks_.remove(id, given_up_);
+  give_back(given_up_);
+}
+
+void KvCache::give_back(std::span<const Address> slots) {
+  for (const Address& slot : slots)
+    (slot.space == device_pool_.where().space ? device_pool_ : host_pool_)
+        .give_back(slot, ledger_.fence());
+}
+
+Status KvCache::pause(SequenceId id) {
+  Running* sequence = find(id);
+  if (sequence == nullptr || sequence->paused || !is_even(*sequence)) return Status::rejected;
+  sequence->paused = true;
+  for (const Strand strand : {Strand::own, Strand::visual})
+    for (const BlockId block : blocks_of(*sequence, strand))
+      if (--blocks_[block].awake_owners == 0) wish(block);
+  progress();
+  return Status::ok;
+}
+
+Status KvCache::resume(SequenceId id) {
+  Running* sequence = find(id);
+  if (sequence == nullptr || !sequence->paused) return Status::rejected;
+  sequence->paused = false;
+  for (const Strand strand : {Strand::own, Strand::visual})
+    for (const BlockId block : blocks_of(*sequence, strand))
+      if (++blocks_[block].awake_owners == 1) wish(block);
+  progress();
+  return Status::ok;
+}
+
+// Whether every layer has the same tokens: between two steps.
+bool KvCache::is_even(const Running& sequence) const {
+  return std::all_of(sequence.appended.begin(), sequence.appended.end(),
+                     [&](Tokens tokens) { return tokens == sequence.appended.front(); });
+}
+
+Status KvCache::fork(SequenceId id, SequenceId& copy) {
+  const Running* source = find(id);
+  if (source == nullptr || source->paused || source->lost_from != kNeverLost || !is_even(*source))
+    return Status::rejected;
+  progress();
+  copy = start(*find(id)->layout);
+  source = find(id);  // `start` may have moved it
+  Running& target = *find(copy);
+  target.appended = source->appended;
+  Changes changes;
+  Status status = Status::ok;
+  ops_.clear();
+  for (const Strand strand : {Strand::own, Strand::visual})
+    for (const BlockId from : strand == Strand::own ? source->own : source->visual) {
+      if (status != Status::ok) break;
+      if (is_complete(blocks_[from])) {
+        ++blocks_[from].owners;
+        ++blocks_[from].awake_owners;
+        blocks_of(target, strand).push_back(from);
+      } else {
+        status = copy_block(from, blocks_of(target, strand));
+      }
+    }
+  if (status == Status::ok && !ops_.empty()) {
+    status =
+        ledger_.has_room(compute_, 1, static_cast<int>(ops_.size())) ? Status::ok : Status::busy;
+    if (status == Status::ok) {
+      const Submitted submitted = ledger_.submit(compute_, ops_, {});
+      status = submitted.status;
+      if (status == Status::ok) {
+        for (const Strand strand : {Strand::own, Strand::visual})
+          for (const BlockId block : blocks_of(target, strand))
+            if (!is_complete(blocks_[block])) blocks_[block].last_write = submitted.ticket;
+        errands_.push_back({.ticket = submitted.ticket,
+                            .sequence = copy,
+                            .first_token = page_begin(target, target.appended.front()),
+                            .step = step_});
+      }
+    }
+  }
+  if (status != Status::ok) {
+    const Status ignored = release(copy);
+    (void)ignored;
+    copy = {};
+    return status == Status::rejected ? status : no_room(status);
+  }
+  settle_own(target);
+  return Status::ok;
+}
+
+bool KvCache::is_complete(const Block& block) const {
+  for (const LayerKind kind : {LayerKind::planned, LayerKind::held_high})
+    if (block.parts[static_cast<std::size_t>(kind)].closed_layers < blocks_.layers_of(kind))
+      return false;
+  return true;
+}
+
+// A block that is still being filled, for another sequence: page by page.
+Status KvCache::copy_block(BlockId from, std::vector<BlockId>& to) {
+  const BlockId id = blocks_.add(blocks_[from].strand, blocks_[from].tokens);
+  to.push_back(id);
+  const Block& source = blocks_[from];
+  Block& block = blocks_[id];
+  block.hidden = source.hidden;
+  for (const LayerKind kind : {LayerKind::planned, LayerKind::held_high}) {
+    Part& part = block.parts[static_cast<std::size_t>(kind)];
+    const Part& source_part = source.parts[static_cast<std::size_t>(kind)];
+    if (source_part.state != PartState::resident) return await_arrival(source, kind);
+    part.low = source_part.low;
+    part.closed_layers = source_part.closed_layers;
+    if (block.strand == Strand::visual) choose_action(block, kind);
+  }
+  for (int layer = 0; layer < config_.layers; ++layer) {
+    const Address& page = source.pages[static_cast<std::size_t>(layer)].now;
+    if (page.bytes == 0) continue;
+    const auto slot = take_device(page.bytes);
+    if (!slot) return make_room(page.bytes);
+    block.pages[static_cast<std::size_t>(layer)].now = *slot;
+    ++block.parts[static_cast<std::size_t>(blocks_.kind(layer))].begun_layers;
+    ops_.push_back(Copy{page, *slot});
+  }
+  return Status::ok;
+}
+
+Status KvCache::truncate(SequenceId id, Tokens tokens, Tokens& kept) {
+  Running* sequence = find(id);
+  if (sequence == nullptr || sequence->paused || tokens < 0) return Status::rejected;
+  const Tokens longest = *std::max_element(sequence->appended.begin(), sequence->appended.end());
+  kept = std::min(tokens, longest);
+  while (const auto less = cut_before(*sequence, kept)) kept = *less;
+
+  const auto own = static_cast<std::size_t>(
+      divide_up(sequence->layout->own_tokens(kept), config_.own_page_tokens));
+  const auto visual = static_cast<std::size_t>(sequence->layout->visual_blocks(kept));
+  for (const Strand strand : {Strand::own, Strand::visual}) {
+    std::vector<BlockId>& ids = blocks_of(*sequence, strand);
+    while (ids.size() > (strand == Strand::own ? own : visual)) {
+      drop(ids.back(), true);
+      ids.pop_back();
+    }
+  }
+  for (Tokens& appended : sequence->appended) appended = std::min(appended, kept);
+  // The last block of each strand is open again where something of it went.
+  const auto reopen = [&](std::vector<BlockId>& ids, bool open) {
+    if (ids.empty() || !open) return;
+    for (Part& part : blocks_[ids.back()].parts) part.closed_layers = 0;
+  };
+  reopen(sequence->own, sequence->layout->own_tokens(kept) % config_.own_page_tokens != 0);
+  reopen(sequence->visual, ends_in_block(*sequence, kept));
+  sequence->settled_own = std::min<Tokens>(
+      sequence->settled_own, sequence->layout->own_tokens(kept) / config_.own_page_tokens);
+  ++sequence->epoch;
+  if (kept <= sequence->lost_from) sequence->lost_from = kNeverLost;
+  progress();
+  return Status::ok;
+}
+
+// Whether `tokens` tokens end within a visual block.
+bool KvCache::ends_in_block(const Running& sequence, Tokens tokens) const {
+  const Tokens blocks = sequence.layout->visual_blocks(tokens);
+  return blocks > 0 && sequence.layout->visual_first_token(blocks - 1) +
+                               sequence.layout->visual_tokens(blocks - 1) >
+                           tokens;
+}
+
+// Where a cut must be moved to because a block cannot be opened there; nothing where it can.
+std::optional<Tokens> KvCache::cut_before(const Running& sequence, Tokens tokens) const {
+  const auto can_open = [&](BlockId id) {
+    const Block& block = *blocks_.find(id);
+    return block.owners == 1 && std::all_of(block.parts.begin(), block.parts.end(), [](auto& part) {
+             return part.state == PartState::resident && !part.low;
+           });
+  };
+  const Tokens own = sequence.layout->own_tokens(tokens);
+  const auto block = static_cast<std::size_t>(own / config_.own_page_tokens);
+  if (own % config_.own_page_tokens != 0 && block < sequence.own.size() &&
+      !can_open(sequence.own[block]))
+    return sequence.layout->token_of_own(own / config_.own_page_tokens * config_.own_page_tokens);
+  if (!ends_in_block(sequence, tokens)) return {};
+  const auto last = static_cast<std::size_t>(sequence.layout->visual_blocks(tokens) - 1);
+  if (last < sequence.visual.size() && !can_open(sequence.visual[last]))
+    return sequence.layout->visual_first_token(static_cast<Tokens>(last));
+  return {};
+}
+
+Tokens KvCache::tokens(SequenceId id, int layer) const {
+  const Running* sequence = find(id);
+  if (sequence == nullptr || layer < 0 || layer >= config_.layers) return 0;
+  return std::min(sequence->appended[static_cast<std::size_t>(layer)], sequence->lost_from);
+}
+
+std::string KvCache::describe() const {
+  std::string text = fmt::format(
+      "device pages: {} of {} bytes, {} retired\nhost pages: {} of {} bytes, {} retired\n"
+      "blocks: {}, in flight: {}, wishes: {}\n",
+      device_pool_.used_bytes(), device_pool_.where().bytes, device_pool_.retired_bytes(),
+      host_pool_.used_bytes(), host_pool_.where().bytes, host_pool_.retired_bytes(),
+      blocks_.blocks(), errands_.size(), wishes_.size());
+  for (std::size_t i = 0; i < sequences_.size(); ++i) {
+    const Running& sequence = sequences_[i];
+    if (!sequence.alive) continue;
+    text += fmt::format(
+        "sequence {}.{}: {} tokens{}{}, {} own and {} visual blocks:", i, sequence.generation,
+        sequence.appended.front(), sequence.paused ? ", paused" : "",
+        sequence.lost_from == kNeverLost ? "" : fmt::format(", lost from {}", sequence.lost_from),
+        sequence.own.size(), sequence.visual.size());
+    std::array<std::array<int, 2>, 5> states{};
+    for (const auto* ids : {&sequence.own, &sequence.visual})
+      for (const BlockId id : *ids)
+        for (const LayerKind kind : {LayerKind::planned, LayerKind::held_high}) {
+          const Part& part = blocks_.find(id)->parts[static_cast<std::size_t>(kind)];
+          if (part.begun_layers > 0)
+            ++states[static_cast<std::size_t>(part.state)][part.low ? 1 : 0];
+        }
+    for (std::size_t state = 0; state < states.size(); ++state)
+      for (const bool low : {false, true})
+        if (const int count = states[state][low ? 1 : 0]; count > 0)
+          text += fmt::format(" {} {}{}", count, name(static_cast<PartState>(state)),
+                              low ? " compressed" : "");
+    text += '\n';
+  }
+  return text;
+}
+
+}  // namespace modalkv

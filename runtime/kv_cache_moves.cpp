@@ -1,0 +1,482 @@
+// Where blocks should be, the transitions that take them there, and what comes of everything that
+// was submitted.
+#include <algorithm>
+#include <tuple>
+
+#include "kernels/page_codec.hpp"
+#include "kernels/page_layout.hpp"
+#include "runtime/kv_cache.hpp"
+
+namespace modalkv {
+namespace {
+
+constexpr LayerKind kKinds[] = {LayerKind::planned, LayerKind::held_high};
+
+constexpr bool is_low(Action action) {
+  return action == Action::resident_low || action == Action::streamed_low ||
+         action == Action::cpu_low;
+}
+constexpr bool is_resident(Action action) {
+  return action == Action::resident_high || action == Action::resident_low;
+}
+constexpr Action place_of(Action action, bool low) {
+  switch (action) {
+    case Action::resident_high:
+    case Action::resident_low:
+      return low ? Action::resident_low : Action::resident_high;
+    case Action::streamed_high:
+    case Action::streamed_low:
+      return low ? Action::streamed_low : Action::streamed_high;
+    default:
+      return low ? Action::cpu_low : Action::cpu_high;
+  }
+}
+
+}  // namespace
+
+void KvCache::set_placement(const Placement& placement) {
+  targets_ = placement.shares;
+  assigned_ = {};
+  blocks_.for_each([&](BlockId, Block& block) {
+    for (Part& part : block.parts) part.assigned = false;
+  });
+  for (Running& sequence : sequences_) {
+    if (!sequence.alive) continue;
+    for (const BlockId id : sequence.visual) {
+      Block& block = blocks_[id];
+      for (const LayerKind kind : kKinds) choose_action(block, kind);
+      wish(id);
+    }
+    sequence.settled_own = 0;
+    settle_own(sequence);
+  }
+}
+
+bool KvCache::may_be_low(Strand strand, LayerKind kind) const {
+  const auto& format = strand == Strand::own ? config_.policy.text_low : config_.policy.visual_low;
+  return kind == LayerKind::planned && format.has_value();
+}
+
+std::size_t KvCache::group_of(Strand strand, LayerKind kind) const {
+  if (kind == LayerKind::held_high) return kMaxGroups - 1;
+  Permission permission = Permission::high_only;
+  if (may_be_low(strand, kind))
+    permission = strand == Strand::own ? Permission::text_low : Permission::visual_low;
+  return static_cast<std::size_t>(permission);
+}
+
+// The action whose share of the group is missing most, of those that the block can take.
+void KvCache::choose_action(Block& block, LayerKind kind) {
+  Part& part = block.parts[static_cast<std::size_t>(kind)];
+  if (part.assigned) return;
+  const std::size_t group = group_of(block.strand, kind);
+  Tokens total = block.tokens;
+  for (const Tokens tokens : assigned_[group]) total += tokens;
+  double most = 0;
+  for (int a = 0; a < kActions; ++a) {
+    const auto action = static_cast<Action>(a);
+    if (is_low(action) && !may_be_low(block.strand, kind)) continue;
+    const auto at = static_cast<std::size_t>(a);
+    const double missing = targets_[group][at] * static_cast<double>(total) -
+                           static_cast<double>(assigned_[group][at]);
+    if (missing <= most) continue;
+    most = missing;
+    part.action = action;
+  }
+  if (part.low) part.action = place_of(part.action, true);
+  assigned_[group][static_cast<std::size_t>(part.action)] += block.tokens;
+  part.assigned = true;
+}
+
+void KvCache::change_action(Block& block, LayerKind kind, Action action) {
+  forget_action(block, kind);
+  Part& part = block.parts[static_cast<std::size_t>(kind)];
+  part.action = action;
+  part.assigned = true;
+  assigned_[group_of(block.strand, kind)][static_cast<std::size_t>(action)] += block.tokens;
+}
+
+void KvCache::forget_action(const Block& block, LayerKind kind) {
+  const Part& part = block.parts[static_cast<std::size_t>(kind)];
+  if (part.assigned)
+    assigned_[group_of(block.strand, kind)][static_cast<std::size_t>(part.action)] -= block.tokens;
+}
+
+bool KvCache::wants_low(const Block& block, LayerKind kind) const {
+  return is_low(block.parts[static_cast<std::size_t>(kind)].action) &&
+         may_be_low(block.strand, kind);
+}
+
+// Blocks of the own strand get their action when the recent window has left them. The first block
+// holds the first tokens and stays.
+void KvCache::settle_own(Running& sequence) {
+  const Tokens least = *std::min_element(sequence.appended.begin(), sequence.appended.end());
+  const Tokens behind = sequence.layout->own_tokens(least) - config_.policy.window_tokens;
+  while ((sequence.settled_own + 1) * config_.own_page_tokens <= behind) {
+    const BlockId id = sequence.own[static_cast<std::size_t>(sequence.settled_own++)];
+    if (sequence.settled_own * config_.own_page_tokens <= config_.policy.pinned_tokens) continue;
+    Block& block = blocks_[id];
+    for (const LayerKind kind : kKinds) choose_action(block, kind);
+    wish(id);
+  }
+}
+
+void KvCache::wish(BlockId id) {
+  for (const LayerKind kind : kKinds)
+    if (blocks_.layers_of(kind) > 0 && wanted(blocks_[id], kind)) wishes_.push_back({id, kind});
+}
+
+// The transition that brings a part nearer to what is wanted of it.
+std::optional<PartState> KvCache::wanted(const Block& block, LayerKind kind) const {
+  const Part& part = block.parts[static_cast<std::size_t>(kind)];
+  const int layers = blocks_.layers_of(kind);
+  const bool complete = part.closed_layers == layers;
+  if (part.state == PartState::resident) {
+    if (block.awake_owners == 0 && part.begun_layers == layers) return PartState::leaving;
+    if (!complete) return {};
+    if (!part.low && wants_low(block, kind)) return PartState::compressing;
+    if (!is_resident(part.action)) return PartState::leaving;
+  }
+  if (part.state == PartState::hosted && block.awake_owners > 0 &&
+      (!complete || is_resident(part.action)))
+    return PartState::arriving;
+  return {};
+}
+
+void KvCache::pump() {
+  stuck_ = true;
+  for (std::size_t left = wishes_.size(); left > 0; --left) {
+    const Wish wish = wishes_.front();
+    wishes_.pop_front();
+    const Block* block = blocks_.find(wish.block);
+    const auto transition = block == nullptr ? std::nullopt : wanted(*block, wish.kind);
+    if (!transition) continue;
+    const Status status = start_transition(wish, *transition);
+    if (status == Status::ok) stuck_ = false;
+    if (status == Status::busy || status == Status::no_space) wishes_.push_back(wish);
+    if (status == Status::busy) {
+      stuck_ = false;
+      break;
+    }
+  }
+  if (wishes_.empty()) stuck_ = false;
+}
+
+Status KvCache::start_transition(const Wish& wish, PartState transition) {
+  Block& block = blocks_[wish.block];
+  Part& part = block.parts[static_cast<std::size_t>(wish.kind)];
+  const bool compresses = transition == PartState::compressing;
+  const QueueId queue = compresses ? compute_ : transition == PartState::leaving ? d2h_ : h2d_;
+  const int layers = blocks_.layers_of(wish.kind), ops = compresses ? 2 * layers : layers;
+  if (ops > ledger_.max_ops(queue)) return Status::rejected;
+  if (!ledger_.has_room(queue, 1, ops)) return Status::busy;
+  PagePool& pool = transition == PartState::leaving ? host_pool_ : device_pool_;
+  const PageShape to = shape(block.strand, compresses || part.low);
+  ops_.clear();
+  bool room = true;
+  for (int layer = 0; layer < config_.layers && room; ++layer) {
+    if (blocks_.kind(layer) != wish.kind) continue;
+    PageSlots& page = block.pages[static_cast<std::size_t>(layer)];
+    const auto slot = pool.take(page_bytes(to));
+    if (!slot) {
+      room = false;
+      break;
+    }
+    page.next = *slot;
+    if (compresses) {
+      add_compression(block, page, identity(wish.block, layer), wish.block.generation);
+    } else {
+      ops_.push_back(Copy{page.now, page.next});
+    }
+  }
+  Submitted submitted{Status::no_space, {}};
+  if (room) submitted = ledger_.submit(queue, ops_, std::span(&block.last_write, 1));
+  if (submitted.status != Status::ok) {
+    for (int layer = 0; layer < config_.layers; ++layer) {
+      PageSlots& page = block.pages[static_cast<std::size_t>(layer)];
+      if (blocks_.kind(layer) != wish.kind || page.next.bytes == 0) continue;
+      pool.put_back(page.next);
+      page.next = {};
+    }
+    return submitted.status;
+  }
+  blocks_.begin(wish.block, wish.kind, transition, compresses || part.low);
+  errands_.push_back({.ticket = submitted.ticket,
+                      .kind = Errand::Kind::transition,
+                      .block = wish.block,
+                      .layer_kind = wish.kind});
+  return Status::ok;
+}
+
+// Takes a page's rows back and encodes them anew.
+void KvCache::add_compression(const Block& block, const PageSlots& page, const ContentId& content,
+                              std::uint64_t generation) {
+  const Bytes bytes = rows_bytes(block.tokens);
+  const Address keys{areas_.scratch.space, areas_.scratch.offset, bytes};
+  const Address values{keys.space, areas_.scratch.offset + areas_.scratch.bytes / 2, bytes};
+  ops_.push_back(
+      Decode{page.now, keys, values, shape(block.strand, false), block.tokens, config_.input});
+  ops_.push_back(Encode{.keys = keys,
+                        .values = values,
+                        .page = page.next,
+                        .shape = shape(block.strand, true),
+                        .tokens = block.tokens,
+                        .input = config_.input,
+                        .content = content,
+                        .generation = generation});
+}
+
+std::optional<Address> KvCache::take_device(Bytes bytes) {
+  return device_pool_.take(bytes);
+}
+
+// `busy`: something is in motion, now if not before, that will free device memory. `no_space`:
+// nothing can be.
+Status KvCache::make_room(Bytes bytes) {
+  Bytes coming = device_pool_.retired_bytes();
+  for (const Errand& errand : errands_)
+    if (errand.kind == Errand::Kind::transition)
+      if (const Block* block = blocks_.find(errand.block))
+        coming += freed_bytes(*block, errand.layer_kind);
+  if (coming >= bytes) return Status::busy;
+  // The least recently used first; what can be compressed there before anything leaves.
+  struct Candidate {
+    std::uint64_t used_at;
+    bool leaves;
+    Wish wish;
+  };
+  std::vector<Candidate> candidates;
+  const bool may_leave = config_.policy.places.streamed || config_.policy.places.cpu;
+  blocks_.for_each([&](BlockId id, Block& block) {
+    for (const LayerKind kind : kKinds) {
+      const Part& part = block.parts[static_cast<std::size_t>(kind)];
+      if (part.state != PartState::resident || part.closed_layers < blocks_.layers_of(kind) ||
+          part.closed_layers == 0 || !part.assigned)
+        continue;
+      if (!part.low && may_be_low(block.strand, kind))
+        candidates.push_back({block.used_at, false, {id, kind}});
+      if (may_leave) candidates.push_back({block.used_at, true, {id, kind}});
+    }
+  });
+  std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
+    return std::tuple(a.leaves, a.used_at, a.wish.block.index, a.wish.kind) <
+           std::tuple(b.leaves, b.used_at, b.wish.block.index, b.wish.kind);
+  });
+  for (const Candidate& candidate : candidates) {
+    if (coming >= bytes) return Status::busy;
+    Block& block = blocks_[candidate.wish.block];
+    const Part& part = block.parts[static_cast<std::size_t>(candidate.wish.kind)];
+    if (part.state != PartState::resident) continue;  // chosen before
+    const PartState transition = candidate.leaves ? PartState::leaving : PartState::compressing;
+    const Action before = part.action;
+    const Action streamed =
+        config_.policy.places.streamed ? Action::streamed_high : Action::cpu_high;
+    change_action(block, candidate.wish.kind,
+                  candidate.leaves ? place_of(streamed, part.low) : Action::resident_low);
+    const Status status = start_transition(candidate.wish, transition);
+    if (status == Status::ok) {
+      coming += freed_bytes(block, candidate.wish.kind);
+      continue;
+    }
+    change_action(block, candidate.wish.kind, before);
+    if (status == Status::busy) return status;
+  }
+  return coming > 0 || !ledger_.idle() ? Status::busy : Status::no_space;
+}
+
+// For a part that must be on the device and is not.
+Status KvCache::await_arrival(const Block& block, LayerKind kind) {
+  const Part& part = block.parts[static_cast<std::size_t>(kind)];
+  if (part.state != PartState::hosted) return Status::busy;
+  return make_room(blocks_.layers_of(kind) * page_bytes(shape(block.strand, part.low)));
+}
+
+int KvCache::first_layer(LayerKind kind) const {
+  int layer = 0;
+  while (blocks_.kind(layer) != kind) ++layer;
+  return layer;
+}
+
+// Of device memory, when the transition of a part ends well.
+Bytes KvCache::freed_bytes(const Block& block, LayerKind kind) const {
+  const Part& part = block.parts[static_cast<std::size_t>(kind)];
+  if (part.state != PartState::leaving && part.state != PartState::compressing) return 0;
+  return blocks_.layers_of(kind) * page_bytes(shape(block.strand, part.low));
+}
+
+std::optional<CacheEvent> KvCache::poll(Nanos timeout_ns) {
+  progress();
+  if (events_.empty())
+    if (const auto completion = ledger_.next(timeout_ns)) {
+      collect(*completion);
+      progress();
+    }
+  if (events_.empty()) return {};
+  const CacheEvent event = events_.front();
+  events_.pop_front();
+  return event;
+}
+
+bool KvCache::settled() const {
+  return ledger_.idle() && events_.empty() && (wishes_.empty() || stuck_);
+}
+
+// All that can be done without waiting.
+void KvCache::progress() {
+  while (const auto completion = ledger_.next(0)) collect(*completion);
+  device_pool_.recycle(ledger_.passed());
+  host_pool_.recycle(ledger_.passed());
+  partials_.recycle(ledger_.passed());
+  tables_.recycle(ledger_.passed());
+  pump();
+}
+
+void KvCache::collect(const Completion& completion) {
+  const auto found = std::find_if(errands_.begin(), errands_.end(), [&](const Errand& errand) {
+    return errand.ticket == completion.ticket;
+  });
+  if (found == errands_.end()) return;
+  const Errand errand = *found;
+  errands_.erase(found);
+  const Status status = completion.status;
+  if (status != Status::ok) ++counters_.failed_groups;
+  if (status == Status::timeout) ++counters_.timeouts;
+  switch (errand.kind) {
+    case Errand::Kind::append:
+      if (const Running* sequence = find(errand.sequence);
+          status != Status::ok && sequence != nullptr && sequence->epoch == errand.epoch)
+        // What fails half-way may have spoiled whole pages.
+        lose(errand.sequence,
+             status == Status::rejected || status == Status::cancelled
+                 ? errand.first_token
+                 : page_begin(*sequence, errand.first_token),
+             errand.layer, status);
+      break;
+    case Errand::Kind::transition:
+      end_transition(errand, status);
+      break;
+    case Errand::Kind::step:
+      for (Step& step : steps_)
+        if (step.id == errand.step) {
+          --step.groups;
+          // The cause, not what came of it.
+          if (status != Status::ok &&
+              (step.status == Status::ok || step.status == Status::cancelled))
+            step.status = status;
+        }
+      if (status == Status::checksum) find_corruption(errand.layer);
+      break;
+    case Errand::Kind::prefetch:
+      break;  // a step that reads what it did not bring is cancelled
+  }
+  end_steps();
+}
+
+void KvCache::end_transition(const Errand& errand, Status status) {
+  Block* block = blocks_.find(errand.block);
+  if (block == nullptr) return;  // its slots were given back with it
+  const Part& part = block->parts[static_cast<std::size_t>(errand.layer_kind)];
+  const PartState transition = part.state;
+  const bool well = status == Status::ok;
+  given_up_.clear();
+  blocks_.end(errand.block, errand.layer_kind, well, given_up_);
+  give_back(given_up_);
+  const Bytes bytes =
+      blocks_.layers_of(errand.layer_kind) * page_bytes(shape(block->strand, part.low));
+  if (well) {
+    if (transition == PartState::leaving) counters_.left_bytes += bytes;
+    if (transition == PartState::arriving) counters_.arrived_bytes += bytes;
+    if (transition == PartState::compressing)
+      counters_.compressed_pages += blocks_.layers_of(errand.layer_kind);
+  } else if (transition == PartState::compressing) {
+    // It stays as it is, and is not tried again until something else is wanted of it.
+    change_action(*block, errand.layer_kind, place_of(part.action, false));
+    if (status == Status::checksum || status == Status::rejected)
+      lose(errand.block, first_layer(errand.layer_kind), status);
+  }
+  wish(errand.block);
+}
+
+// Steps whose groups have all ended, and before which nothing is in flight that could fail them.
+void KvCache::end_steps() {
+  while (!steps_.empty() && steps_.front().groups == 0) {
+    const Step& step = steps_.front();
+    const auto appends = [&](const Errand& errand) {
+      return errand.kind == Errand::Kind::append && errand.step < step.id &&
+             std::find(step.sequences.begin(), step.sequences.end(), errand.sequence) !=
+                 step.sequences.end();
+    };
+    if (std::any_of(errands_.begin(), errands_.end(), appends)) return;
+    if (step.announced)
+      events_.push_back({.kind = CacheEvent::Kind::attended,
+                         .status = step.status,
+                         .step = step.id,
+                         .layer = step.layer});
+    steps_.pop_front();
+  }
+}
+
+Tokens KvCache::page_begin(const Running& sequence, Tokens token) const {
+  const TokenLayout& layout = *sequence.layout;
+  const Tokens own = layout.own_tokens(token);
+  Tokens begin = token;
+  if (const Tokens over = own % config_.own_page_tokens; over != 0)
+    begin = std::min(begin, layout.token_of_own(own - over));
+  if (ends_in_block(sequence, token))
+    begin = std::min(begin, layout.visual_first_token(layout.visual_blocks(token) - 1));
+  return begin;
+}
+
+void KvCache::lose(SequenceId id, Tokens first_token, int layer, Status status) {
+  Running* sequence = find(id);
+  if (sequence == nullptr) return;
+  // Steps that may have read it are worth nothing.
+  for (Step& step : steps_)
+    if (step.status == Status::ok &&
+        std::find(step.sequences.begin(), step.sequences.end(), id) != step.sequences.end())
+      step.status = status;
+  if (first_token >= sequence->lost_from) return;
+  const Tokens longest = *std::max_element(sequence->appended.begin(), sequence->appended.end());
+  counters_.lost_tokens += std::min(longest, sequence->lost_from) - first_token;
+  sequence->lost_from = first_token;
+  events_.push_back({.kind = CacheEvent::Kind::lost,
+                     .status = status,
+                     .sequence = id,
+                     .layer = layer,
+                     .first_token = first_token});
+}
+
+// Of every sequence that holds it.
+void KvCache::lose(BlockId id, int layer, Status status) {
+  for (std::uint32_t i = 0; i < sequences_.size(); ++i) {
+    const Running& sequence = sequences_[i];
+    if (!sequence.alive) continue;
+    for (std::size_t block = 0; block < sequence.own.size(); ++block)
+      if (sequence.own[block] == id)
+        lose(SequenceId{i, sequence.generation},
+             sequence.layout->token_of_own(static_cast<Tokens>(block) * config_.own_page_tokens),
+             layer, status);
+    for (std::size_t block = 0; block < sequence.visual.size(); ++block)
+      if (sequence.visual[block] == id)
+        lose(SequenceId{i, sequence.generation},
+             sequence.layout->visual_first_token(static_cast<Tokens>(block)), layer, status);
+  }
+}
+
+// A page that was streamed did not verify: which of the host's is it? Where all are well, it was
+// spoiled on its way, and the step can be tried again.
+void KvCache::find_corruption(int layer) {
+  std::vector<BlockId> corrupt;
+  blocks_.for_each([&](BlockId id, Block& block) {
+    const LayerKind kind = blocks_.kind(layer);
+    const Part& part = block.parts[static_cast<std::size_t>(kind)];
+    if (!on_host(part.state) || part.closed_layers < blocks_.layers_of(kind)) return;
+    const Address& page = block.pages[static_cast<std::size_t>(layer)].now;
+    const std::span bytes(host_memory_ + page.offset, static_cast<std::size_t>(page.bytes));
+    if (verify_page(shape(block.strand, part.low), bytes) != Status::ok) corrupt.push_back(id);
+  });
+  counters_.corrupt_pages += static_cast<std::int64_t>(corrupt.size());
+  for (const BlockId id : corrupt) lose(id, layer, Status::checksum);
+}
+
+}  // namespace modalkv

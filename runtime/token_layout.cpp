@@ -1,0 +1,92 @@
+#include "runtime/token_layout.hpp"
+
+#include <algorithm>
+#include <limits>
+
+namespace modalkv {
+
+TokenLayout::TokenLayout(std::span<const Segment> segments, Tokens own_page_tokens,
+                         Tokens visual_page_tokens, bool promote_first)
+    : own_page_tokens_(own_page_tokens),
+      visual_page_tokens_(visual_page_tokens),
+      promote_first_(promote_first) {
+  Tokens token = 0, own = 0, blocks = 0;
+  for (const Segment& segment : segments) {
+    const bool visual = is_visual(segment.token_class);
+    spans_.push_back({token, token + segment.tokens, visual, own, blocks});
+    token += segment.tokens;
+    if (visual) {
+      blocks += divide_up(segment.tokens, visual_page_tokens);
+      own += promote_first ? 1 : 0;
+    } else {
+      own += segment.tokens;
+    }
+  }
+  spans_.push_back({token, std::numeric_limits<Tokens>::max(), false, own, blocks});
+}
+
+const TokenLayout::Span& TokenLayout::span_of(Tokens token) const {
+  const auto behind = std::upper_bound(spans_.begin(), spans_.end(), token,
+                                       [](Tokens t, const Span& span) { return t < span.end; });
+  return *behind;
+}
+
+const TokenLayout::Span& TokenLayout::span_of_block(Tokens block) const {
+  auto found = spans_.begin();
+  for (auto span = spans_.begin(); span != spans_.end(); ++span)
+    if (span->visual && span->first_block <= block) found = span;
+  return *found;
+}
+
+Tokens TokenLayout::own_tokens(Tokens tokens) const {
+  const Span& span = span_of(tokens);
+  if (!span.visual) return span.own_begin + tokens - span.begin;
+  return span.own_begin + (promote_first_ && tokens > span.begin ? 1 : 0);
+}
+
+Tokens TokenLayout::visual_blocks(Tokens tokens) const {
+  const Span& span = span_of(tokens);
+  if (!span.visual) return span.first_block;
+  return span.first_block + divide_up(tokens - span.begin, visual_page_tokens_);
+}
+
+Tokens TokenLayout::token_of_own(Tokens index) const {
+  // The last span that begins at or before it: one without own tokens has a successor there.
+  auto span = std::upper_bound(spans_.begin(), spans_.end(), index,
+                               [](Tokens i, const Span& s) { return i < s.own_begin; });
+  --span;
+  return span->visual ? span->begin : span->begin + index - span->own_begin;
+}
+
+void TokenLayout::own_positions(Tokens index, std::span<std::int32_t> to) const {
+  for (std::size_t i = 0; i < to.size();) {
+    const Tokens first = index + static_cast<Tokens>(i);
+    const Tokens token = token_of_own(first);
+    const Span& span = span_of(token);
+    const auto run = span.visual ? std::size_t{1}
+                                 : std::min(to.size() - i, static_cast<std::size_t>(std::min(
+                                                               span.end - token, Tokens{1} << 30)));
+    for (std::size_t j = 0; j < run; ++j)
+      to[i + j] = static_cast<std::int32_t>(token + static_cast<Tokens>(j));
+    i += run;
+  }
+}
+
+Tokens TokenLayout::visual_first_token(Tokens block) const {
+  const Span& span = span_of_block(block);
+  return span.begin + (block - span.first_block) * visual_page_tokens_;
+}
+
+Tokens TokenLayout::visual_tokens(Tokens block) const {
+  return std::min(visual_page_tokens_, span_of_block(block).end - visual_first_token(block));
+}
+
+std::vector<std::uint64_t> TokenLayout::hidden(Tokens block) const {
+  std::vector<std::uint64_t> words(static_cast<std::size_t>(visual_page_tokens_ / 64));
+  for (Tokens token = visual_tokens(block); token < visual_page_tokens_; ++token)
+    words[static_cast<std::size_t>(token / 64)] |= std::uint64_t{1} << token % 64;
+  if (promote_first_ && span_of_block(block).first_block == block) words[0] |= 1;
+  return words;
+}
+
+}  // namespace modalkv
