@@ -1,160 +1,127 @@
 #include "tools/commands/inspect_topology.hpp"
 
 #include <fmt/format.h>
-#include <hwloc.h>
 
-#include <algorithm>
-#include <memory>
 #include <nlohmann/json.hpp>
 #include <vector>
 
-#include "modalkv/error.hpp"
-#include "modalkv/units.hpp"
 #include "offload/gpu_probe.hpp"
 #include "tools/report/text_table.hpp"
 
 namespace modalkv {
 namespace {
 
-struct Node {
-  unsigned index = 0;
-  Bytes memory_bytes = 0;
-  int cores = 0;
-  std::vector<std::string> devices{};  ///< PCI display and 3D controllers that hang on it
-  bool is_gpu_memory = false;          ///< a GPU's own memory shown as a node (GH200)
-};
+using Json = nlohmann::ordered_json;
+using Homes = std::vector<const TopologyNode*>;
 
-using Topology = std::unique_ptr<hwloc_topology, decltype(&hwloc_topology_destroy)>;
-
-Topology load(const TopologySource& source) {
-  hwloc_topology_t raw = nullptr;
-  if (hwloc_topology_init(&raw) != 0) throw Error("hwloc cannot be initialized");
-  Topology topology(raw, hwloc_topology_destroy);
-  if (!source.synthetic.empty() && hwloc_topology_set_synthetic(raw, source.synthetic.c_str()) != 0)
-    throw Error(
-        fmt::format("--synthetic: hwloc does not understand '{}'; an example: 'node:2 core:8 pu:2'",
-                    source.synthetic));
-  if (!source.xml_file.empty() && hwloc_topology_set_xml(raw, source.xml_file.c_str()) != 0)
-    throw Error(fmt::format("{}: not an hwloc XML file that can be read", source.xml_file));
-  hwloc_topology_set_io_types_filter(raw, HWLOC_TYPE_FILTER_KEEP_IMPORTANT);
-  if (hwloc_topology_load(raw) != 0) throw Error("hwloc cannot load this topology");
-  return topology;
+double gib(Bytes bytes) {
+  return static_cast<double>(bytes) / kGiB;
 }
 
-bool is_display_class(unsigned short class_id) {
-  return class_id >> 8 == 0x03;
-}
-
-std::vector<Node> nodes_of(hwloc_topology_t topology) {
-  std::vector<Node> nodes;
-  for (hwloc_obj_t object = nullptr;
-       (object = hwloc_get_next_obj_by_type(topology, HWLOC_OBJ_NUMANODE, object)) != nullptr;) {
-    Node node{
-        .index = object->os_index,
-        .memory_bytes = static_cast<Bytes>(object->attr->numanode.local_memory),
-        .cores = hwloc_get_nbobjs_inside_cpuset_by_type(topology, object->cpuset, HWLOC_OBJ_CORE)};
-    const char* subtype = object->subtype;
-    node.is_gpu_memory = subtype != nullptr && std::string_view(subtype) == "GPUMemory";
-    nodes.push_back(node);
+// "0-3,8"
+std::string ranges(const std::vector<int>& indices) {
+  std::string text;
+  for (std::size_t i = 0; i < indices.size();) {
+    std::size_t last = i;
+    while (last + 1 < indices.size() && indices[last + 1] == indices[last] + 1) ++last;
+    text += fmt::format("{}{}", text.empty() ? "" : ",", indices[i]);
+    if (last > i) text += fmt::format("-{}", indices[last]);
+    i = last + 1;
   }
-  for (hwloc_obj_t device = nullptr;
-       (device = hwloc_get_next_pcidev(topology, device)) != nullptr;) {
-    const auto& pci = device->attr->pcidev;
-    if (!is_display_class(pci.class_id)) continue;
-    const hwloc_obj_t host = hwloc_get_non_io_ancestor_obj(topology, device);
-    for (Node& node : nodes)
-      if (hwloc_bitmap_isset(host->nodeset, node.index))
-        node.devices.push_back(
-            fmt::format("{:04x}:{:02x}:{:02x}.{:x}", pci.domain, pci.bus, pci.dev, pci.func));
-  }
-  return nodes;
+  return text;
 }
 
-// Nodes with a GPU first, then by size; a GPU's own memory never.
-std::vector<Node> pool_order(std::vector<Node> nodes) {
-  std::erase_if(nodes,
-                [](const Node& node) { return node.is_gpu_memory || node.memory_bytes == 0; });
-  std::stable_sort(nodes.begin(), nodes.end(), [](const Node& a, const Node& b) {
-    if (a.devices.empty() != b.devices.empty()) return !a.devices.empty();
-    return a.memory_bytes > b.memory_bytes;
-  });
-  return nodes;
+std::vector<std::string> gpus_next_to(const Topology& topology, int node) {
+  std::vector<std::string> ids;
+  for (const TopologyGpu& gpu : topology.gpus)
+    for (const int index : gpu.nodes)
+      if (index == node) ids.push_back(gpu.pci_bus_id);
+  return ids;
 }
 
-std::vector<std::vector<std::uint64_t>> distances(hwloc_topology_t topology, std::size_t nodes) {
-  unsigned count = 1;
-  hwloc_distances_s* found = nullptr;
-  if (hwloc_distances_get_by_type(topology, HWLOC_OBJ_NUMANODE, &count, &found,
-                                  HWLOC_DISTANCES_KIND_MEANS_LATENCY, 0) != 0 ||
-      count == 0)
-    return {};
-  std::vector<std::vector<std::uint64_t>> matrix(nodes, std::vector<std::uint64_t>(nodes));
-  for (std::size_t i = 0; i < nodes && found->nbobjs == nodes; ++i)
-    for (std::size_t j = 0; j < nodes; ++j) matrix[i][j] = found->values[i * nodes + j];
-  hwloc_distances_release(topology, found);
-  return matrix;
+// The GPUs that pools are ordered for: CUDA's, else all that look like one, else "" for none.
+std::vector<std::string> served_gpus(const Topology& topology, const GpuProbe& probe) {
+  std::vector<std::string> ids;
+  for (const GpuInfo& gpu : probe.gpus) ids.push_back(gpu.pci_bus_id);
+  if (ids.empty())
+    for (const TopologyGpu& gpu : topology.gpus) ids.push_back(gpu.pci_bus_id);
+  if (ids.empty()) ids.emplace_back();
+  return ids;
 }
 
-std::string as_json(const std::vector<Node>& nodes, const std::vector<Node>& order,
-                    const std::vector<std::vector<std::uint64_t>>& matrix, const GpuProbe& gpus) {
-  nlohmann::ordered_json json{{"schema_version", 1}};
-  json["nodes"] = nlohmann::ordered_json::array();
-  for (const Node& node : nodes)
+std::string as_json(const Topology& topology, const GpuProbe& probe) {
+  Json json{{"schema_version", 2}};
+  json["nodes"] = Json::array();
+  for (const TopologyNode& node : topology.nodes)
     json["nodes"].push_back({{"node", node.index},
+                             {"role", name(node.role)},
                              {"memory_bytes", node.memory_bytes},
+                             {"cpus", node.cpus},
                              {"cores", node.cores},
-                             {"display_devices", node.devices},
-                             {"gpu_memory", node.is_gpu_memory}});
-  json["distances"] = matrix;
-  json["pool_order"] = nlohmann::ordered_json::array();
-  for (const Node& node : order) json["pool_order"].push_back(node.index);
-  json["gpus"] = nlohmann::ordered_json::array();
-  for (const GpuInfo& gpu : gpus.gpus)
+                             {"display_devices", gpus_next_to(topology, node.index)}});
+  json["distances"] = topology.distances;
+  json["gpus"] = Json::array();
+  for (const GpuInfo& gpu : probe.gpus)
     json["gpus"].push_back(
         {{"name", gpu.name}, {"memory_bytes", gpu.memory_bytes}, {"pci_bus_id", gpu.pci_bus_id}});
-  json["no_gpu_reason"] = gpus.reason;
+  json["no_gpu_reason"] = probe.reason;
+  json["pools"] = Json::array();
+  for (const std::string& gpu : served_gpus(topology, probe)) {
+    Json pools = Json::array();
+    for (const TopologyNode* node : homes_by_distance(topology, gpu))
+      pools.push_back({{"node", node->index}, {"attention_threads", node->cores.size()}});
+    json["pools"].push_back({{"gpu", gpu}, {"nodes", pools}});
+  }
   return json.dump(2) + "\n";
+}
+
+std::string intentions(const Topology& topology, const std::string& gpu) {
+  const Homes homes = homes_by_distance(topology, gpu);
+  std::string text = gpu.empty() ? "\nmodalkv will" : fmt::format("\nFor {} modalkv will", gpu);
+  if (homes.empty())
+    return text + " refuse to keep KV on the host: no node has memory and processors\n";
+  text += " fill a pool a node, in this order, and attend to it there:\n";
+  for (const TopologyNode* node : homes)
+    text +=
+        fmt::format("  node {}: pinned pool of up to {:.1f} GiB; {} attention threads on {}\n",
+                    node->index, gib(node->memory_bytes), node->cores.size(), ranges(node->cores));
+  return text;
+}
+
+std::string as_text(const Topology& topology, const GpuProbe& probe) {
+  TextTable table({{"NUMA node", TextTable::Align::left},
+                   {"memory GiB"},
+                   {"cores"},
+                   {"processors", TextTable::Align::left},
+                   {"used as", TextTable::Align::left},
+                   {"display devices", TextTable::Align::left}});
+  for (const TopologyNode& node : topology.nodes) {
+    const bool home = node.role == TopologyNode::Role::home;
+    table.add_row({fmt::format("{}", node.index), fmt::format("{:.1f}", gib(node.memory_bytes)),
+                   fmt::format("{}", node.cores.size()), ranges(node.cpus),
+                   home ? "pool" : fmt::format("nothing: {}", name(node.role)),
+                   fmt::format("{}", fmt::join(gpus_next_to(topology, node.index), ", "))});
+  }
+  std::string out = table.str();
+  if (topology.nodes.size() > 1) {
+    out += "\nDistances between nodes:\n";
+    for (const auto& row : topology.distances) out += fmt::format("  {}\n", fmt::join(row, " "));
+  }
+  out += "\nGPUs: ";
+  if (probe.gpus.empty()) out += fmt::format("none ({})\n", probe.reason);
+  for (const GpuInfo& gpu : probe.gpus)
+    out += fmt::format("{} {:.1f} GiB at {}\n", gpu.name, gib(gpu.memory_bytes), gpu.pci_bus_id);
+  for (const std::string& gpu : served_gpus(topology, probe)) out += intentions(topology, gpu);
+  return out;
 }
 
 }  // namespace
 
 std::string describe_topology(const TopologySource& source, bool json) {
-  if (!source.synthetic.empty() && !source.xml_file.empty())
-    throw Error("--synthetic and --xml exclude each other: give one");
-  const Topology topology = load(source);
-  const std::vector<Node> nodes = nodes_of(topology.get());
-  const std::vector<Node> order = pool_order(nodes);
-  const auto matrix = distances(topology.get(), nodes.size());
+  const Topology topology = read_topology(source);
   const bool here = source.synthetic.empty() && source.xml_file.empty();
-  const GpuProbe gpus = here ? probe_gpus() : GpuProbe{.gpus = {}, .reason = "not this machine"};
-  if (json) return as_json(nodes, order, matrix, gpus);
-
-  TextTable table({{"NUMA node", TextTable::Align::left},
-                   {"memory GiB"},
-                   {"cores"},
-                   {"display devices", TextTable::Align::left}});
-  for (const Node& node : nodes)
-    table.add_row({fmt::format("{}{}", node.index, node.is_gpu_memory ? " (GPU memory)" : ""),
-                   fmt::format("{:.1f}", static_cast<double>(node.memory_bytes) / kGiB),
-                   fmt::format("{}", node.cores),
-                   fmt::format("{}", fmt::join(node.devices, ", "))});
-  std::string out = table.str();
-  if (!matrix.empty()) {
-    out += "\nDistances between nodes:\n";
-    for (const auto& row : matrix) out += fmt::format("  {}\n", fmt::join(row, " "));
-  }
-  out += "\nGPUs: ";
-  if (gpus.gpus.empty()) out += fmt::format("none ({})\n", gpus.reason);
-  for (const GpuInfo& gpu : gpus.gpus)
-    out += fmt::format("{} {:.1f} GiB at {}\n", gpu.name,
-                       static_cast<double>(gpu.memory_bytes) / kGiB, gpu.pci_bus_id);
-  out += "\nmodalkv will: ";
-  if (order.empty()) return out + "refuse to keep KV on the host: no node has memory\n";
-  out += fmt::format("pin its host pool on node {}", order.front().index);
-  for (std::size_t i = 1; i < order.size(); ++i)
-    out += fmt::format(", then node {}", order[i].index);
-  out += "; attend to what a node holds with that node's cores\n";
-  return out;
+  const GpuProbe probe = here ? probe_gpus() : GpuProbe{.gpus = {}, .reason = "not this machine"};
+  return json ? as_json(topology, probe) : as_text(topology, probe);
 }
 
 }  // namespace modalkv

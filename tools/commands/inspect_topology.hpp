@@ -3,13 +3,9 @@
 
 #include <string>
 
-namespace modalkv {
+#include "offload/topology.hpp"
 
-/// At most one is set; neither: this machine.
-struct TopologySource {
-  std::string synthetic;
-  std::string xml_file;
-};
+namespace modalkv {
 
 /// Text for a person, or JSON. Throws Error for a description or file that hwloc does not take.
 std::string describe_topology(const TopologySource& source, bool json);
