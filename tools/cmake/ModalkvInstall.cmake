@@ -9,8 +9,9 @@ install(EXPORT modalkvTargets NAMESPACE modalkv:: DESTINATION ${package_dir})
 # A static library leaves its private dependencies to whoever links it; a shared one does not.
 set(MODALKV_PACKAGE_NEEDS "")
 if(NOT BUILD_SHARED_LIBS)
-  set(MODALKV_PACKAGE_NEEDS 
-      "find_dependency(fmt)\nfind_dependency(TBB)\nfind_dependency(Threads)\n")
+  string(CONCAT MODALKV_PACKAGE_NEEDS
+      "find_dependency(fmt)\nfind_dependency(OpenSSL COMPONENTS Crypto)\nfind_dependency(TBB)\n"
+      "find_dependency(Threads)\n")
   if(MODALKV_HAS_CUDA)
     string(APPEND MODALKV_PACKAGE_NEEDS "find_dependency(CUDAToolkit)\n")
   endif()

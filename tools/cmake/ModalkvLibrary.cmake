@@ -2,6 +2,7 @@
 find_package(fmt REQUIRED)
 find_package(Threads REQUIRED)
 find_package(TBB REQUIRED)
+find_package(OpenSSL REQUIRED COMPONENTS Crypto)
 
 # The public headers: standard library only.
 add_library(modalkv_headers INTERFACE)
@@ -18,7 +19,8 @@ set_target_properties(modalkv PROPERTIES
   VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR}
   LINKER_LANGUAGE CXX)
 target_include_directories(modalkv PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
-target_link_libraries(modalkv PUBLIC modalkv_headers PRIVATE fmt::fmt TBB::tbb Threads::Threads)
+target_link_libraries(modalkv PUBLIC modalkv_headers PRIVATE fmt::fmt OpenSSL::Crypto TBB::tbb
+                      Threads::Threads)
 target_link_options(modalkv PRIVATE LINKER:--no-undefined)
 if(MODALKV_HAS_CUDA)
   target_link_libraries(modalkv PRIVATE CUDA::cudart_static)
@@ -38,7 +40,8 @@ function(modalkv_layer layer)
   endif()
   add_library(modalkv_${layer} OBJECT ${sources})
   target_include_directories(modalkv_${layer} PUBLIC ${PROJECT_SOURCE_DIR})
-  target_link_libraries(modalkv_${layer} PUBLIC modalkv_headers fmt::fmt TBB::tbb Threads::Threads)
+  target_link_libraries(modalkv_${layer} PUBLIC modalkv_headers fmt::fmt OpenSSL::Crypto
+                        TBB::tbb Threads::Threads)
   # Every rounding as written: the same page bytes and digests on every processor.
   target_compile_options(modalkv_${layer} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off>)
   target_sources(modalkv PRIVATE $<TARGET_OBJECTS:modalkv_${layer}>)
