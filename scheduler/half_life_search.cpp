@@ -6,7 +6,6 @@ namespace modalkv {
 namespace {
 
 constexpr std::array kHalfLives = {0.0625, 0.25, 1.0, 4.0, 16.0};  // in turnovers
-constexpr std::size_t kFirst = 2;
 constexpr std::int64_t kUnitsPerSample = 4;
 constexpr double kGain = 0.995;  // a better one is better by so much
 
@@ -17,7 +16,7 @@ bool sampled(UnitId id) {
 
 }  // namespace
 
-HalfLifeSearch::HalfLifeSearch(std::size_t least_remembered) : best_(kFirst) {
+HalfLifeSearch::HalfLifeSearch(std::size_t least_remembered) {
   for (const double half_life : kHalfLives)
     tries_.emplace_back(half_life, least_remembered / kUnitsPerSample);
 }
@@ -37,7 +36,7 @@ void HalfLifeSearch::see(Try& tried, UnitId id, const EvictionFacts& facts, Byte
   tried.order.advance(static_cast<double>(kUnitsPerSample * facts.bytes) /
                       static_cast<double>(tier_bytes));
   tried.order.add(unit);
-  while (tried.bytes > tier_bytes / (2 * kUnitsPerSample) && tried.units.size() > 1) {
+  while (4 * kUnitsPerSample * tried.bytes > 3 * tier_bytes && tried.units.size() > 1) {
     ReuseValueOrder::Unit& lowest = *tried.order.lowest();
     tried.order.hold(lowest);
     tried.order.evict(lowest);

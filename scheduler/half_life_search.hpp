@@ -1,8 +1,9 @@
 // Which half-life of uses suits the traffic: several are tried at once on miniature tiers.
 //
-// A miniature tier sees a sample of the units, a fixed share by their ids, and has room for half
-// that share of the bytes, so that it fills before the tier does. Waldspurger et al., "Cache
-// modeling and optimization using miniature simulations", USENIX ATC 2017.
+// A miniature tier sees a sample of the units, a fixed share by their ids, and has room for three
+// quarters of that share of the bytes, so that it fills, and teaches, before the tier does. Until
+// then the shortest half-life holds, nearly LRU. Waldspurger et al., "Cache modeling and
+// optimization using miniature simulations", USENIX ATC 2017.
 #pragma once
 
 #include <unordered_map>
@@ -39,7 +40,7 @@ class HalfLifeSearch {
   static void see(Try& tried, UnitId id, const EvictionFacts& facts, Bytes tier_bytes);
 
   std::vector<Try> tries_;
-  std::size_t best_;
+  std::size_t best_ = 0;
 };
 
 }  // namespace modalkv
