@@ -26,6 +26,7 @@ needs=(
   "CLI/CLI.hpp libcli11-dev"
   "hwloc.h libhwloc-dev"
   "tbb/task_arena.h libtbb-dev"
+  "openssl/evp.h libssl-dev"
 )
 if [[ -n "${1:-}" ]]; then
   needs+=(

@@ -10,8 +10,8 @@ install(EXPORT modalkvTargets NAMESPACE modalkv:: DESTINATION ${package_dir})
 set(MODALKV_PACKAGE_NEEDS "")
 if(NOT BUILD_SHARED_LIBS)
   string(CONCAT MODALKV_PACKAGE_NEEDS
-         "find_dependency(fmt)\nfind_dependency(TBB)\nfind_dependency(Threads)\n"
-         "find_dependency(PkgConfig)\n"
+         "find_dependency(fmt)\nfind_dependency(OpenSSL COMPONENTS Crypto)\nfind_dependency(TBB)\n"
+         "find_dependency(Threads)\nfind_dependency(PkgConfig)\n"
          "pkg_check_modules(hwloc REQUIRED IMPORTED_TARGET hwloc)\n")
   if(MODALKV_HAS_CUDA)
     string(APPEND MODALKV_PACKAGE_NEEDS "find_dependency(CUDAToolkit)\n")

@@ -2,8 +2,10 @@
 find_package(fmt REQUIRED)
 find_package(Threads REQUIRED)
 find_package(TBB REQUIRED)
+find_package(OpenSSL REQUIRED COMPONENTS Crypto)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(hwloc REQUIRED IMPORTED_TARGET hwloc)
+set(modalkv_needs fmt::fmt OpenSSL::Crypto TBB::tbb Threads::Threads PkgConfig::hwloc)
 
 # The public headers: standard library only.
 add_library(modalkv_headers INTERFACE)
@@ -20,8 +22,7 @@ set_target_properties(modalkv PROPERTIES
   VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR}
   LINKER_LANGUAGE CXX)
 target_include_directories(modalkv PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
-target_link_libraries(modalkv PUBLIC modalkv_headers PRIVATE fmt::fmt TBB::tbb Threads::Threads
-                      PkgConfig::hwloc)
+target_link_libraries(modalkv PUBLIC modalkv_headers PRIVATE ${modalkv_needs})
 target_link_options(modalkv PRIVATE LINKER:--no-undefined)
 if(MODALKV_HAS_CUDA)
   target_link_libraries(modalkv PRIVATE CUDA::cudart_static)
@@ -41,8 +42,7 @@ function(modalkv_layer layer)
   endif()
   add_library(modalkv_${layer} OBJECT ${sources})
   target_include_directories(modalkv_${layer} PUBLIC ${PROJECT_SOURCE_DIR})
-  target_link_libraries(modalkv_${layer} PUBLIC modalkv_headers fmt::fmt TBB::tbb Threads::Threads
-                        PkgConfig::hwloc)
+  target_link_libraries(modalkv_${layer} PUBLIC modalkv_headers ${modalkv_needs})
   # Every rounding as written: the same page bytes and digests on every processor.
   target_compile_options(modalkv_${layer} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off>)
   target_sources(modalkv PRIVATE $<TARGET_OBJECTS:modalkv_${layer}>)

@@ -8,6 +8,7 @@
 
 #include "modalkv/error.hpp"
 #include "tools/commands/real_range.hpp"
+#include "tools/commands/trace_eviction.hpp"
 #include "tools/commands/trace_options.hpp"
 #include "tools/report/output_folder.hpp"
 #include "tools/trace/generator.hpp"
@@ -125,6 +126,7 @@ void add_trace_command(CLI::App& app) {
   add_generate(*trace);
   add_stats(*trace);
   add_convert(*trace);
+  add_trace_eviction(*trace);
 }
 
 }  // namespace modalkv
