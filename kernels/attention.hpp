@@ -62,9 +62,13 @@ inline PartialRow partial_row(std::span<float> partials, std::int64_t row, int h
   return {partials.subspan(at, dim), &partials[at + dim], &partials[at + dim + 1]};
 }
 
+/// What attend() may be wrong by; what each is relative to is said there.
 inline constexpr double kFloatAttentionError = 1e-4;
+inline constexpr double kFloatLogitError = 1e-5;
 /// Queries and weights are rounded to 15 bits of their largest.
 inline constexpr double kIntegerAttentionError = 3e-3;
+inline constexpr double kIntegerLogitError = 1.5e-4;
+inline constexpr double kKnownBiasError = 5e-7;
 
 /// No tokens: the neutral element of merging.
 void clear_partials(std::span<float> partials, std::int64_t rows, int head_dim);
@@ -73,9 +77,15 @@ void clear_partials(std::span<float> partials, std::int64_t rows, int head_dim);
 /// heads [first_kv_head, end_kv_head). Callers split work over heads, and over tokens by lists with
 /// partials of their own.
 ///
-/// Against double precision over the decoded values, the relative L2 error of an output row and the
-/// error of log-sum-exp, relative to 1 + |log-sum-exp|, stay below kFloatAttentionError for 16-bit
-/// and E4M3 numbers and below kIntegerAttentionError for the others.
+/// Against double precision over the decoded values:
+///   - the relative L2 error of an output row stays below kFloatAttentionError;
+///   - the error of log-sum-exp stays below kFloatAttentionError (of a sum of many) and
+///     kFloatLogitError times q k: q the largest element of the scaled query, k the length of the
+///     longest key as its page holds it.
+/// This is for 16-bit and E4M3 numbers; with any others kIntegerAttentionError is the output's and
+/// kIntegerLogitError takes the place of kFloatLogitError. Rotated keys (KvFormat::key_rotation)
+/// change nothing. A known bias, which pages leave out, adds to both errors kKnownBiasError times
+/// the most that it can add to a logit: the sum over pairs of channels of |query| |bias|.
 /// Allocates nothing; different heads or partials may be worked on by different threads.
 void attend(const Queries& queries, const PageList& list, int first_kv_head, int end_kv_head,
             std::span<float> partials);

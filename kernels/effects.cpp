@@ -98,6 +98,14 @@ class Effects {
   }
   Status operator()(const EngineWork&) const { return Status::unsupported; }
 
+  Status find(const Attend& op, std::span<const std::byte*> pages, AttendOperands& operands) const {
+    operands.queries = queries(op);
+    operands.bias = key_bias(op.key_bias, op.shape);
+    operands.partials = as<float>(op.partials);
+    return find_list(op, {op.key_scale, op.value_scale}, operands.bias, 0, op.tokens, pages,
+                     operands.list);
+  }
+
  private:
   std::byte* at(const Address& address) const {
     return memory_[address.space.index] + address.offset;
@@ -155,24 +163,34 @@ class Effects {
     std::array<const std::byte*, kHandful> pages;
     const Tokens step = kHandful * op.shape.tokens;
     const KeyBias bias = key_bias(op.key_bias, op.shape);
-    const int axes = bias.sections.axes();
     for (Tokens begin = 0; begin < op.tokens; begin += step) {
-      const Tokens tokens = std::min(step, op.tokens - begin);
-      const auto count = static_cast<std::size_t>(divide_up(tokens, op.shape.tokens));
-      for (std::size_t i = 0; i < count; ++i) {
-        pages[i] = listed_page(op, begin / op.shape.tokens + static_cast<std::int64_t>(i));
-        if (pages[i] == nullptr) return Status::rejected;
-      }
-      use(PageList{.shape = op.shape,
-                   .scales = scales,
-                   .pages = {pages.data(), count},
-                   .tokens = tokens,
-                   .positions = part(as<std::int32_t>(op.token_positions), begin, tokens),
-                   .hidden = part(as<std::uint64_t>(op.hidden), begin / 64, divide_up(tokens, 64)),
-                   .known_bias = known(bias, part(as<std::int32_t>(op.key_bias.positions),
-                                                  begin * axes, tokens * axes))},
-          begin);
+      PageList list;
+      const Status status =
+          find_list(op, scales, bias, begin, std::min(step, op.tokens - begin), pages, list);
+      if (status != Status::ok) return status;
+      use(list, begin);
     }
+    return Status::ok;
+  }
+  // Tokens [begin, begin + tokens) as a list, which refers to `pages` and `bias`.
+  template <typename OverPages>
+  Status find_list(const OverPages& op, const TensorScales& scales, const KeyBias& bias,
+                   Tokens begin, Tokens tokens, std::span<const std::byte*> pages,
+                   PageList& list) const {
+    pages = pages.first(static_cast<std::size_t>(divide_up(tokens, op.shape.tokens)));
+    for (std::size_t i = 0; i < pages.size(); ++i) {
+      pages[i] = listed_page(op, begin / op.shape.tokens + static_cast<std::int64_t>(i));
+      if (pages[i] == nullptr) return Status::rejected;
+    }
+    const int axes = bias.sections.axes();
+    list = {.shape = op.shape,
+            .scales = scales,
+            .pages = pages,
+            .tokens = tokens,
+            .positions = part(as<std::int32_t>(op.token_positions), begin, tokens),
+            .hidden = part(as<std::uint64_t>(op.hidden), begin / 64, divide_up(tokens, 64)),
+            .known_bias = known(
+                bias, part(as<std::int32_t>(op.key_bias.positions), begin * axes, tokens * axes))};
     return Status::ok;
   }
   // nullptr where the table points out of the pages.
@@ -195,6 +213,11 @@ class Effects {
 
 Status perform(const Op& op, SpaceMemory memory) {
   return std::visit(Effects(memory), op);
+}
+
+Status find_operands(const Attend& op, SpaceMemory memory, std::span<const std::byte*> pages,
+                     AttendOperands& operands) {
+  return Effects(memory).find(op, pages, operands);
 }
 
 }  // namespace modalkv

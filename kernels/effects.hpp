@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <span>
 
+#include "kernels/attention.hpp"
 #include "modalkv/error.hpp"
 #include "modalkv/op.hpp"
 
@@ -21,5 +22,17 @@ using SpaceMemory = std::span<std::byte* const>;
 ///   unsupported  nothing was done: EngineWork is the engine's
 /// Allocates nothing.
 Status perform(const Op& op, SpaceMemory memory);
+
+/// Attend in the words of attend(), for who divides its work. The list refers to `bias`.
+struct AttendOperands {
+  Queries queries;
+  KeyBias bias;
+  PageList list;
+  std::span<float> partials;
+};
+
+/// `pages` has room for the address of each page and is referred to. `rejected`: as perform().
+Status find_operands(const Attend& op, SpaceMemory memory, std::span<const std::byte*> pages,
+                     AttendOperands& operands);
 
 }  // namespace modalkv

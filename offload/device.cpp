@@ -10,13 +10,13 @@ std::optional<QueueId> find_queue(const Device& device, QueueKind kind, int numa
   return std::nullopt;
 }
 
-std::vector<QueueInfo> standard_queues(int numa_nodes) {
+std::vector<QueueInfo> standard_queues(int numa_nodes, int host_threads) {
   std::vector<QueueInfo> queues{{.kind = QueueKind::h2d},
                                 {.kind = QueueKind::d2h},
                                 {.kind = QueueKind::compute},
                                 {.kind = QueueKind::disk}};
   for (int node = 0; node < numa_nodes; ++node)
-    queues.push_back({.kind = QueueKind::host, .numa_node = node});
+    queues.push_back({.kind = QueueKind::host, .numa_node = node, .threads = host_threads});
   return queues;
 }
 

@@ -44,6 +44,10 @@ struct QueueInfo {
   /// A group counts from its submission until its completion is collected.
   int max_groups = 256;
   int max_ops = 4096;  ///< of all groups that have not run
+  /// How fast a device of real threads is; virtual time has rates of its own.
+  int threads = 1;              ///< of a host queue: they divide an Attend
+  double copy_bytes_per_s = 0;  ///< Copy takes at least so long, 0: as long as memory takes
+  Nanos copy_ns = 0;            ///< and so much more
 };
 
 inline constexpr int kMaxQueues = 16;
@@ -141,6 +145,6 @@ class Device {
 std::optional<QueueId> find_queue(const Device& device, QueueKind kind, int numa_node = 0);
 
 /// A GPU with its two copy directions, a disk, and one queue a NUMA node's cores.
-std::vector<QueueInfo> standard_queues(int numa_nodes);
+std::vector<QueueInfo> standard_queues(int numa_nodes, int host_threads = 1);
 
 }  // namespace modalkv

@@ -2,7 +2,8 @@
 
 #include <algorithm>
 
-#include "kernels/effects.hpp"
+#include "offload/host_effects.hpp"
+#include "offload/link_pace.hpp"
 
 namespace modalkv {
 namespace {
@@ -10,9 +11,25 @@ namespace {
 // Words of the engine are raised without telling us: while one is awaited, look this often.
 constexpr auto kEventPoll = std::chrono::microseconds(20);
 
+// Sleeps until a time, or until it is to stop.
+class Sleep {
+ public:
+  void until(std::chrono::steady_clock::time_point time, const std::stop_token& stop) {
+    std::unique_lock lock(mutex_);
+    never_.wait_until(lock, stop, time, [] { return false; });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable_any never_;
+};
+
 }  // namespace
 
 HostDevice::HostDevice(std::vector<QueueInfo> queues) : infos_(queues), book_(std::move(queues)) {
+  for (const QueueInfo& info : infos_)
+    if (info.threads < 1 || !(info.copy_bytes_per_s >= 0) || info.copy_ns < 0)
+      throw Error("a queue needs a thread, and copies that take no negative time");
   for (std::size_t q = 0; q < infos_.size(); ++q)
     workers_.emplace_back([this, q](std::stop_token stop) { run_queue(q, stop); });
 }
@@ -63,6 +80,18 @@ Status HostDevice::export_event(Ticket ticket, EngineEvent event) {
 
 void HostDevice::run_queue(std::size_t queue, std::stop_token stop) {
   using Front = GroupBook::Front;
+  const QueueInfo& info = infos_[queue];
+  HostEffects effects(info.kind == QueueKind::host ? info.threads : 1);
+  LinkPace link(info.copy_bytes_per_s, info.copy_ns);
+  const bool paced = info.copy_bytes_per_s > 0 || info.copy_ns > 0;
+  Sleep sleep;
+  const auto run = [&](const Op& op, SpaceMemory memory) {
+    const auto* copy = std::get_if<Copy>(&op);
+    const Nanos end_ns = paced && copy != nullptr ? link.end_of(copy->to.bytes, now()) : 0;
+    const Status status = effects.perform(op, memory);
+    if (end_ns > 0) sleep.until(start_ + std::chrono::nanoseconds(end_ns), stop);
+    return status;
+  };
   std::unique_lock lock(mutex_);
   while (!stop.stop_requested()) {
     if (!book_.reached_events().empty()) changed_.notify_all();
@@ -74,6 +103,7 @@ void HostDevice::run_queue(std::size_t queue, std::stop_token stop) {
       } else {
         changed_.wait(lock, stop, moved);
       }
+      link.idle_until(now());
       continue;
     }
     Status status = Status::cancelled;
@@ -84,7 +114,7 @@ void HostDevice::run_queue(std::size_t queue, std::stop_token stop) {
       for (std::size_t i = 0; i < ops && status == Status::ok; ++i) {
         const Op op = book_.front_op(queue, i);
         lock.unlock();
-        status = perform(op, memory);
+        status = run(op, memory);
         lock.lock();
       }
     }

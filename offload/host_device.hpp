@@ -1,4 +1,5 @@
-// A device of real threads on real bytes: one thread a queue. The "GPU" is memory of this process.
+// A device of real threads on real bytes: one thread a queue, and helpers of a host queue while it
+// attends. The "GPU" is memory of this process.
 #pragma once
 
 #include <chrono>
@@ -13,8 +14,13 @@ namespace modalkv {
 
 /// Every space needs memory. Destroying it ends the operations that run, drops those that do not,
 /// and raises the words that were exported for them.
+///
+/// What an operation does is HostEffects::perform(). Where a queue's copies are to take their time
+/// (QueueInfo::copy_bytes_per_s), the bytes are copied at once and the queue then sleeps: a group
+/// completes when the link would have delivered it, and what waits for it begins no earlier.
 class HostDevice final : public Device {
  public:
+  /// Throws Error where a queue has no threads or a copy a negative speed or time.
   explicit HostDevice(std::vector<QueueInfo> queues = standard_queues(1));
   ~HostDevice() override;
 

@@ -1,12 +1,13 @@
-// Encode and decode. The first bytes choose the page's shape, formats, rotation, tokens and the
-// rows' format; the rest, repeated, are the rows. Every encoder that runs here must say the same
-// and make the same bytes; what was encoded must verify and decode; a damaged page must not lead
-// decoding astray.
-#include <array>
-#include <cmath>
+// Encode and decode. The first bytes choose the page's shape, formats, rotation, tokens, the rows'
+// format and an encoder; the rest, repeated, are the rows. That encoder and the portable one must
+// say the same and make the same bytes; what was encoded must verify and decode; a damaged page
+// must not lead decoding astray. One input in eight may be of a large page: what small ones cannot
+// reach takes ten times as long.
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <vector>
 
 #include "kernels/encode_targets.hpp"
@@ -24,10 +25,10 @@ class Choices {
   unsigned next() { return at_ < size_ ? data_[at_++] : 0; }
   std::vector<std::uint16_t> rows(std::size_t count) {
     std::vector<std::uint16_t> all(count);
-    const std::size_t begin = at_, left = size_ - at_;
-    for (std::size_t i = 0; i < count && left > 0; ++i)
-      all[i] = static_cast<std::uint16_t>(data_[begin + 2 * i % left] |
-                                          data_[begin + (2 * i + 1) % left] << 8);
+    const std::size_t begin = at_, left = size_ - at_, bytes = count * sizeof(std::uint16_t);
+    for (std::size_t at = 0; at < bytes && left > 0; at += left)
+      std::memcpy(reinterpret_cast<std::uint8_t*>(all.data()) + at, data_ + begin,
+                  std::min(left, bytes - at));
     at_ = left > 0 ? begin + 1 : begin;  // the other side begins a byte later
     return all;
   }
@@ -50,9 +51,10 @@ ElementFormat element_format(Choices& choices) {
 void run(Choices& choices) {
   PageShape shape;
   const unsigned a = choices.next(), b = choices.next(), c = choices.next();
-  shape.tokens = 16 * (1 + a % 4);
-  shape.kv_heads = 1 + static_cast<int>(a / 4 % 3);
-  shape.head_dim = 16 * (1 + static_cast<int>(b % 16));
+  const bool large = a / 32 == 7;
+  shape.tokens = 16 * (1 + a % (large ? 4 : 2));
+  shape.kv_heads = 1 + static_cast<int>(a / 4 % (large ? 3 : 2));
+  shape.head_dim = 16 * (1 + static_cast<int>(b % (large ? 16 : 4)));
   shape.format.key_rotation = b / 16 % 2 == 0 ? 0 : 16 << b / 32 % 4;
   shape.format.key = element_format(choices);
   shape.format.value = element_format(choices);
@@ -66,20 +68,17 @@ void run(Choices& choices) {
     return Rows{all.data(), std::int64_t{shape.kv_heads} * shape.head_dim, shape.head_dim, number};
   };
   EncodeRequest request{shape, rows(keys), rows(values), {{{9, 8, 7, 6}}, a, tokens}, {}, {}, {}};
-  EncodeResult first;
-  std::vector<std::byte> expected;
-  for (const EncodeTarget* target : encode_targets()) {
-    std::vector<std::byte> page(static_cast<std::size_t>(page_bytes(shape)), std::byte{0xa5});
-    request.page = page;
-    const EncodeResult result = encode_page(*target, request);
-    if (expected.empty()) {
-      first = result;
-      expected = page;
-    }
-    check(result.status == first.status && result.in_values == first.in_values &&
-          result.head == first.head && result.token == first.token);
-    check(result.status != Status::ok || page == expected);
-  }
+  std::vector<std::byte> expected(static_cast<std::size_t>(page_bytes(shape)), std::byte{0xa5});
+  std::vector<std::byte> page = expected;
+  const auto targets = encode_targets();
+  request.page = expected;
+  const EncodeResult first = encode_page(*targets.back(), request);
+  request.page = page;
+  const EncodeResult result =
+      encode_page(*targets[b / 128 % std::max<std::size_t>(1, targets.size() - 1)], request);
+  check(result.status == first.status && result.in_values == first.in_values &&
+        result.head == first.head && result.token == first.token);
+  check(result.status != Status::ok || std::memcmp(page.data(), expected.data(), page.size()) == 0);
   if (first.status == Status::ok) {
     check(verify_page(shape, expected) == Status::ok);
     check(read_trailer(shape, expected).tokens == tokens);

@@ -9,6 +9,7 @@
 #include "kernels/quantizer.hpp"
 #include "tests/kernels/formats.hpp"
 #include "tests/kernels/made_pages.hpp"
+#include "tests/kernels/reference_page.hpp"
 
 namespace modalkv {
 namespace {
@@ -301,17 +302,44 @@ TEST(PageCodec, DecodesTo16BitsAsToFloatsRounded) {
     }
 }
 
+// Flips bits of every byte, those in `bits(byte)`, one at a time.
+template <typename Bits>
+void expect_flips_are_seen(const PageShape& shape, Page& page, Bits bits) {
+  ASSERT_EQ(verify_page(shape, page), Status::ok);
+  for (std::size_t i = 0; i < page.size(); ++i)
+    for (unsigned left = bits(i); left != 0; left &= left - 1) {
+      const auto bit = static_cast<std::byte>(left & -left);
+      page[i] ^= bit;
+      ASSERT_EQ(verify_page(shape, page), Status::checksum) << "byte " << i;
+      page[i] ^= bit;
+    }
+}
+
+// Payload, metadata of every kind, padding and trailer, of full and of partial pages.
 TEST(PageCodec, AFlippedBitInAnyByteIsDetected) {
+  const std::vector<ElementFormat> formats = test_formats();
+  std::mt19937_64 random(1);
+  bool padded = false;
+  for (std::size_t i = 0; i < formats.size(); ++i) {
+    const KvFormat format{formats[i], formats[(i + 1) % formats.size()]};
+    for (const PageShape& shape : {PageShape{16, 1, 16, format}, {32, 2, 80, format}}) {
+      SCOPED_TRACE(describe(shape));
+      const bool small = shape.head_dim == 16;
+      const Tokens tokens = i % 2 == 0 ? shape.tokens : shape.tokens - 5;
+      const Tensor keys(shape, NumberFormat::fp16, Data::normal, i);
+      Page page = encode(shape, keys, keys, tokens).page;
+      ASSERT_NO_FATAL_FAILURE(expect_flips_are_seen(
+          shape, page, [&](std::size_t) { return small ? 0xffu : 1u << random() % 8; }));
+      padded |= reference::PageReader(shape, page).metadata_end() + 64 < page.size();
+    }
+  }
+  EXPECT_TRUE(padded);
+}
+
+TEST(PageCodec, TheTrailerSaysWhatItWasTold) {
   const PageShape shape{16, 2, 64, {int4_token_head(), int2_grouped(32)}};
   const Tensor keys(shape, NumberFormat::fp16, Data::normal, 1);
-  Page page = encode(shape, keys, keys, 11).page;
-  EXPECT_EQ(verify_page(shape, page), Status::ok);
-  for (std::size_t i = 0; i < page.size(); ++i)
-    for (int bit = 0; bit < 8; ++bit) {
-      page[i] ^= std::byte{1} << bit;
-      ASSERT_EQ(verify_page(shape, page), Status::checksum) << i;
-      page[i] ^= std::byte{1} << bit;
-    }
+  const Page page = encode(shape, keys, keys, 11).page;
   const PageTrailer trailer = read_trailer(shape, page);
   EXPECT_EQ(trailer.content, (ContentId{{1, 2, 3, 4}}));
   EXPECT_EQ(trailer.generation, 99u);

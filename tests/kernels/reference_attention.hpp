@@ -16,7 +16,7 @@ namespace modalkv::reference {
 
 /// Keys of one token [kv_heads, head_dim] before their block Hadamard rotation and with the bias
 /// that their page leaves out.
-inline void restore_keys(const PageList& list, Tokens token, float* keys) {
+inline void restore_keys(const PageList& list, Tokens token, double* keys) {
   const PageShape& shape = list.shape;
   if (shape.format.key.number == NumberFormat::fp16 ||
       shape.format.key.number == NumberFormat::bf16)
@@ -28,7 +28,7 @@ inline void restore_keys(const PageList& list, Tokens token, float* keys) {
         double sum = 0;
         for (int e = 0; e < order; ++e)
           sum += (std::popcount(static_cast<unsigned>(d % order & e)) % 2 == 0 ? 1.0 : -1.0) *
-                 double{keys[d / order * order + e]};
+                 keys[d / order * order + e];
         key[static_cast<std::size_t>(d)] = sum / std::sqrt(order);
       }
     if (const KeyBias* bias = list.known_bias.bias) {
@@ -44,8 +44,7 @@ inline void restore_keys(const PageList& list, Tokens token, float* keys) {
             b[i + half] * std::cos(angle) + b[i] * std::sin(angle);
       }
     }
-    for (int d = 0; d < shape.head_dim; ++d)
-      keys[d] = static_cast<float>(key[static_cast<std::size_t>(d)]);
+    std::copy(key.begin(), key.end(), keys);
   }
 }
 
@@ -53,7 +52,7 @@ inline void restore_keys(const PageList& list, Tokens token, float* keys) {
 struct DecodedList {
   int kv_heads = 1, head_dim = 0;
   Tokens tokens = 0;
-  std::vector<float> keys{}, values{};  ///< [tokens, kv_heads, head_dim]
+  std::vector<double> keys{}, values{};  ///< [tokens, kv_heads, head_dim]
   std::vector<std::int32_t> positions{};
   std::vector<bool> hidden{};  ///< of each token; empty: none
 };
@@ -110,11 +109,11 @@ struct Logit {
 
 inline Logit logit(std::span<const double> row, const DecodedList& list, int kv_head,
                    Tokens token) {
-  const float* key =
+  const double* key =
       &list.keys[static_cast<std::size_t>((token * list.kv_heads + kv_head) * list.head_dim)];
   Logit sum;
   for (const double element : row) {
-    const double term = element * double{*key++};
+    const double term = element * *key++;
     sum.value += term;
     sum.magnitude += std::abs(term);
   }
@@ -158,8 +157,8 @@ inline Attention attention(const Queries& queries, std::span<const DecodedList> 
         for (Tokens token = 0; token < list.tokens; ++token, ++weight)
           for (int d = 0; d < head_dim; ++d)
             output[static_cast<std::size_t>(d)] +=
-                weights[weight] * double{list.values[static_cast<std::size_t>(
-                                      (token * list.kv_heads + kv_head) * head_dim + d)]};
+                weights[weight] * list.values[static_cast<std::size_t>(
+                                      (token * list.kv_heads + kv_head) * head_dim + d)];
       }
       result.outputs.insert(result.outputs.end(), output.begin(), output.end());
       result.log_sum_exp.push_back(maximum + std::log(sum));
