@@ -27,11 +27,13 @@ enum class [[nodiscard]] Status : std::uint8_t{
     checksum,     ///< bytes do not match their checksum
     timeout,      ///< not done within its bound
     cancelled,    ///< not done: asked to stop, or something it waited for failed
+    no_space,     ///< the tier is full; nothing was taken over, or nothing was kept
 };
 
 constexpr std::string_view name(Status status) {
-  constexpr std::string_view names[] = {"ok",       "busy",     "rejected", "unsupported",
-                                        "io error", "checksum", "timeout",  "cancelled"};
+  constexpr std::string_view names[] = {"ok",          "busy",      "rejected",
+                                        "unsupported", "io error",  "checksum",
+                                        "timeout",     "cancelled", "no space"};
   return names[static_cast<std::uint8_t>(status)];
 }
 

@@ -11,6 +11,8 @@ set(MODALKV_PACKAGE_NEEDS "")
 if(NOT BUILD_SHARED_LIBS)
   set(MODALKV_PACKAGE_NEEDS 
       "find_dependency(fmt)\nfind_dependency(TBB)\nfind_dependency(Threads)\n")
+  string(APPEND MODALKV_PACKAGE_NEEDS
+         "find_dependency(PkgConfig)\npkg_check_modules(liburing REQUIRED IMPORTED_TARGET liburing)\n")
   if(MODALKV_HAS_CUDA)
     string(APPEND MODALKV_PACKAGE_NEEDS "find_dependency(CUDAToolkit)\n")
   endif()

@@ -2,6 +2,9 @@
 find_package(fmt REQUIRED)
 find_package(Threads REQUIRED)
 find_package(TBB REQUIRED)
+find_package(Boost 1.81 REQUIRED)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(liburing REQUIRED IMPORTED_TARGET liburing)
 
 # The public headers: standard library only.
 add_library(modalkv_headers INTERFACE)
@@ -18,7 +21,8 @@ set_target_properties(modalkv PROPERTIES
   VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR}
   LINKER_LANGUAGE CXX)
 target_include_directories(modalkv PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
-target_link_libraries(modalkv PUBLIC modalkv_headers PRIVATE fmt::fmt TBB::tbb Threads::Threads)
+target_link_libraries(modalkv PUBLIC modalkv_headers PRIVATE fmt::fmt TBB::tbb Threads::Threads
+                      PkgConfig::liburing)
 target_link_options(modalkv PRIVATE LINKER:--no-undefined)
 if(MODALKV_HAS_CUDA)
   target_link_libraries(modalkv PRIVATE CUDA::cudart_static)
@@ -38,7 +42,11 @@ function(modalkv_layer layer)
   endif()
   add_library(modalkv_${layer} OBJECT ${sources})
   target_include_directories(modalkv_${layer} PUBLIC ${PROJECT_SOURCE_DIR})
-  target_link_libraries(modalkv_${layer} PUBLIC modalkv_headers fmt::fmt TBB::tbb Threads::Threads)
+  target_link_libraries(modalkv_${layer} PUBLIC modalkv_headers fmt::fmt TBB::tbb Threads::Threads
+                        PRIVATE Boost::headers PkgConfig::liburing)
+  # The same Asio in every file: io_uring for files, epoll for sockets.
+  target_compile_definitions(modalkv_${layer} PRIVATE BOOST_ASIO_HAS_IO_URING
+                             BOOST_ASIO_NO_DEPRECATED BOOST_ERROR_CODE_HEADER_ONLY)
   # Every rounding as written: the same page bytes and digests on every processor.
   target_compile_options(modalkv_${layer} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off>)
   target_sources(modalkv PRIVATE $<TARGET_OBJECTS:modalkv_${layer}>)
