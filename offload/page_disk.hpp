@@ -51,8 +51,9 @@ struct PageDiskCounters {
 };
 
 /// One thread at a time may call it. A page is page_bytes(key.shape) bytes with a valid trailer;
-/// memory handed over stays the caller's to keep until the operation's completion, and is not
-/// touched afterwards. Operations on one key are not ordered: one that changes it at a time.
+/// memory handed over stays the caller's to keep until the operation's completion, or the store is
+/// gone, and is not touched afterwards. Operations on one key are not ordered: one that changes it
+/// at a time.
 class PageDisk {
  public:
   /// Opens, recovers. Throws Error.

@@ -44,7 +44,9 @@ void run(std::span<const std::byte> log) {
   for (const StoredPage& page : read.pages) check(is_key(page.key));
   const auto anew = write_index(kOwner, read.pages, read.next_generation);
   const RecoveredIndex again = parse_index(anew, kOwner, "fuzz");
-  check(again.pages == read.pages && again.next_generation == read.next_generation);
+  check(std::is_permutation(again.pages.begin(), again.pages.end(), read.pages.begin(),
+                            read.pages.end()));
+  check(again.next_generation == read.next_generation);
   check(again.lost_bytes == 0);
 }
 

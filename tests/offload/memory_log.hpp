@@ -48,6 +48,11 @@ class MemoryLog final : public LogFile {
     durable_ = cached_ = left;
   }
 
+  void copy(const MemoryLog& other) {
+    cached_ = other.cached_;
+    durable_ = other.durable_;
+  }
+
   int fail_writes = 0, fail_syncs = 0, fail_replaces = 0;
 
  private:
