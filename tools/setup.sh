@@ -15,6 +15,10 @@ case "${1:-}" in
   *) die "unknown argument '$1', expected --tests, --nightly or nothing" ;;
 esac
 
+# Debian 12's libboost-dev is too old for files on io_uring.
+boost=libboost-dev
+grep -qs '^VERSION_CODENAME=bookworm' /etc/os-release && boost=libboost1.81-dev
+
 # What proves that a package is there, and its name: a command, or a header in the usual places.
 needs=(
   "g++ g++"
@@ -27,6 +31,8 @@ needs=(
   "hwloc.h libhwloc-dev"
   "tbb/task_arena.h libtbb-dev"
   "openssl/evp.h libssl-dev"
+  "liburing.h liburing-dev"
+  "boost/asio/random_access_file.hpp $boost"
 )
 if [[ -n "${1:-}" ]]; then
   needs+=(

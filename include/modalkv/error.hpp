@@ -27,7 +27,7 @@ enum class [[nodiscard]] Status : std::uint8_t{
     checksum,     ///< bytes do not match their checksum
     timeout,      ///< not done within its bound
     cancelled,    ///< not done: asked to stop, or something it waited for failed
-    no_space,     ///< no memory left, and nothing under way that will free some
+    no_space,     ///< no memory or file is left for it, and nothing under way that will free some
 };
 
 constexpr std::string_view name(Status status) {

@@ -12,7 +12,8 @@ if(NOT BUILD_SHARED_LIBS)
   string(CONCAT MODALKV_PACKAGE_NEEDS
          "find_dependency(fmt)\nfind_dependency(OpenSSL COMPONENTS Crypto)\nfind_dependency(TBB)\n"
          "find_dependency(Threads)\nfind_dependency(PkgConfig)\n"
-         "pkg_check_modules(hwloc REQUIRED IMPORTED_TARGET hwloc)\n")
+         "pkg_check_modules(hwloc REQUIRED IMPORTED_TARGET hwloc)\n"
+         "pkg_check_modules(liburing REQUIRED IMPORTED_TARGET liburing)\n")
   if(MODALKV_HAS_CUDA)
     string(APPEND MODALKV_PACKAGE_NEEDS "find_dependency(CUDAToolkit)\n")
   endif()

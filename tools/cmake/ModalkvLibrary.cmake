@@ -2,10 +2,13 @@
 find_package(fmt REQUIRED)
 find_package(Threads REQUIRED)
 find_package(TBB REQUIRED)
+find_package(Boost 1.81 REQUIRED)
 find_package(OpenSSL REQUIRED COMPONENTS Crypto)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(hwloc REQUIRED IMPORTED_TARGET hwloc)
-set(modalkv_needs fmt::fmt OpenSSL::Crypto TBB::tbb Threads::Threads PkgConfig::hwloc)
+pkg_check_modules(liburing REQUIRED IMPORTED_TARGET liburing)
+set(modalkv_needs fmt::fmt OpenSSL::Crypto TBB::tbb Threads::Threads PkgConfig::hwloc
+                  PkgConfig::liburing)
 
 # The public headers: standard library only.
 add_library(modalkv_headers INTERFACE)
@@ -42,7 +45,11 @@ function(modalkv_layer layer)
   endif()
   add_library(modalkv_${layer} OBJECT ${sources})
   target_include_directories(modalkv_${layer} PUBLIC ${PROJECT_SOURCE_DIR})
-  target_link_libraries(modalkv_${layer} PUBLIC modalkv_headers ${modalkv_needs})
+  target_link_libraries(modalkv_${layer} PUBLIC modalkv_headers ${modalkv_needs}
+                        PRIVATE Boost::headers)
+  # The same Asio in every file: io_uring for files, epoll for sockets.
+  target_compile_definitions(modalkv_${layer} PRIVATE BOOST_ASIO_HAS_IO_URING
+                             BOOST_ASIO_NO_DEPRECATED BOOST_ERROR_CODE_HEADER_ONLY)
   # Every rounding as written: the same page bytes and digests on every processor.
   target_compile_options(modalkv_${layer} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off>)
   target_sources(modalkv PRIVATE $<TARGET_OBJECTS:modalkv_${layer}>)
