@@ -11,9 +11,9 @@
 namespace modalkv {
 
 /// Writes rows [0, tokens) of K and V to tokens [first, first + tokens) of a 16-bit page. With
-/// `first` 0 the page is opened: the rest of it becomes zeros. `rejected`, with the first element
-/// to blame named by its token among the rows, where an element is not finite or beyond the page's
-/// format; the page's bytes from `first` on are undefined then. Allocates nothing.
+/// `first` 0 the page is opened: the rest of it becomes zeros. `rejected`, with the first row to
+/// blame named, where an element is not finite or beyond the page's format; nothing is written
+/// then. Allocates nothing.
 EncodeResult append_rows(const PageShape& shape, const Rows& keys, const Rows& values, Tokens first,
                          Tokens tokens, std::span<std::byte> page);
 

@@ -77,6 +77,7 @@ TEST(OpenPage, NamesWhatIsNotANumberOrTooLarge) {
       EXPECT_EQ(result.in_values, in_values);
       EXPECT_EQ(result.head, 1);
       EXPECT_EQ(result.token, 3);
+      EXPECT_EQ(page, Page(page.size())) << "nothing is written";
     }
 }
 
