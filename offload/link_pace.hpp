@@ -12,8 +12,9 @@ namespace modalkv {
 /// for each copy.
 class LinkPace {
  public:
-  /// A copy may begin so much before it is asked for: its caller woke late from the one before.
-  static constexpr Nanos kMostLateNanos = kMillisecond;
+  /// A copy may begin so much before it is asked for: its caller woke late from the one before, by
+  /// some slices of a busy scheduler.
+  static constexpr Nanos kMostLateNanos = 10 * kMillisecond;
 
   LinkPace(double bytes_per_second, Nanos copy_ns)
       : ns_per_byte_(bytes_per_second > 0 ? 1e9 / bytes_per_second : 0), copy_ns_(copy_ns) {}
