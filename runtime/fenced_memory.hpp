@@ -1,6 +1,7 @@
 // Memory that is used again only once everything in flight that may touch it has ended.
 #pragma once
 
+#include <algorithm>
 #include <deque>
 #include <optional>
 #include <utility>
@@ -15,8 +16,12 @@ namespace modalkv {
 class PagePool {
  public:
   PagePool(const Address& where, std::vector<Bytes> page_bytes, Bytes slab_bytes)
-      : where_(where), slots_(std::move(page_bytes), slab_bytes, where.bytes) {
-    slots_.grow(where.bytes);
+      : where_(where), slots_(std::move(page_bytes), slab_bytes, where.bytes) {}
+
+  /// As much from its beginning may be used from now on; nothing at first.
+  void grow(Bytes bytes) {
+    capacity_bytes_ = std::max(capacity_bytes_, std::min(bytes, where_.bytes));
+    slots_.grow(capacity_bytes_);
   }
 
   std::optional<Address> take(Bytes bytes) {
@@ -46,7 +51,7 @@ class PagePool {
   const Address& where() const { return where_; }
   Bytes used_bytes() const { return used_bytes_; }  ///< retired ones included
   Bytes retired_bytes() const { return retired_bytes_; }
-  const SlabAllocator& slots() const { return slots_; }
+  Bytes capacity_bytes() const { return capacity_bytes_; }
 
  private:
   struct Retired {
@@ -57,7 +62,7 @@ class PagePool {
   Address where_;
   SlabAllocator slots_;
   std::deque<Retired> retired_;
-  Bytes used_bytes_ = 0, retired_bytes_ = 0;
+  Bytes capacity_bytes_ = 0, used_bytes_ = 0, retired_bytes_ = 0;
 };
 
 /// Room for what one submission needs and the next one does not: tables, partial results. Taken in

@@ -10,7 +10,7 @@
 namespace modalkv {
 namespace {
 
-std::vector<LayerKind> kinds_of(const KvCacheConfig& config) {
+std::vector<LayerKind> kinds_of(const RuntimeConfig& config) {
   std::vector<LayerKind> kinds;
   for (int layer = 0; layer < config.layers; ++layer) {
     const bool held = layer < config.policy.high_first_layers ||
@@ -55,7 +55,7 @@ class Carver {
 };
 
 // Of all kinds of pages, ascending.
-std::vector<Bytes> page_sizes(const KvCacheConfig& config) {
+std::vector<Bytes> page_sizes(const RuntimeConfig& config) {
   const auto bytes = [&](Tokens tokens, const KvFormat& format) {
     return page_bytes({tokens, config.kv_heads, config.head_dim, format});
   };
@@ -70,18 +70,18 @@ std::vector<Bytes> page_sizes(const KvCacheConfig& config) {
   return sizes;
 }
 
-Bytes largest_page_bytes(const KvCacheConfig& config) {
+Bytes largest_page_bytes(const RuntimeConfig& config) {
   return page_sizes(config).back();
 }
 
 // As large as gives every size of page room, but no larger than leaves many slabs.
-Bytes slab_bytes(const KvCacheConfig& config, Bytes pool_bytes) {
+Bytes slab_bytes(const RuntimeConfig& config, Bytes pool_bytes) {
   return round_up(std::max(std::min(pool_bytes / 64, 8 * kMiB), largest_page_bytes(config)),
                   kPageAlignmentBytes);
 }
 
 // Checks what a user may get wrong.
-KvCacheConfig checked(KvCacheConfig config) {
+RuntimeConfig checked(RuntimeConfig config) {
   const auto refuse = [](bool when, const char* why) {
     if (when) throw Error(fmt::format("KV cache: {}", why));
   };
@@ -105,7 +105,7 @@ KvCacheConfig checked(KvCacheConfig config) {
 
 }  // namespace
 
-KvCache::KvCache(Device& device, const KvCacheConfig& config, const KvCacheMemory& memory)
+KvCache::KvCache(Device& device, const RuntimeConfig& config, const KvCacheMemory& memory)
     : config_(checked(config)),
       layer_kinds_(kinds_of(config_)),
       device_(device),
@@ -125,10 +125,11 @@ KvCache::KvCache(Device& device, const KvCacheConfig& config, const KvCacheMemor
       partials_(areas_.partials),
       tables_(areas_.tables),
       blocks_(layer_kinds_) {
+  device_pool_.grow(areas_.device_pages.bytes);
   for (Shares& shares : targets_) shares[static_cast<std::size_t>(Action::resident_high)] = 1;
 }
 
-KvCache::Areas KvCache::carve(Device& device, const KvCacheConfig& config,
+KvCache::Areas KvCache::carve(Device& device, const RuntimeConfig& config,
                               const KvCacheMemory& memory) {
   Carver on_device(space(device, SpaceInfo::Kind::device, memory.device),
                    static_cast<Bytes>(memory.device.size()));
@@ -411,51 +412,47 @@ bool KvCache::is_even(const Running& sequence) const {
                      [&](Tokens tokens) { return tokens == sequence.appended.front(); });
 }
 
-Status KvCache::fork(SequenceId id, SequenceId& copy) {
+Forked KvCache::fork(SequenceId id) {
   const Running* source = find(id);
   if (source == nullptr || source->paused || source->lost_from != kNeverLost || !is_even(*source))
-    return Status::rejected;
+    return {Status::rejected};
   progress();
-  copy = start(*find(id)->layout);
-  source = find(id);  // `start` may have moved it
+  source = find(id);
+  if (source->lost_from != kNeverLost) return {Status::rejected};
+  const SequenceId copy = start(*source->layout);
+  const Status status = share_blocks(*find(id), copy);
+  if (status == Status::ok) return {status, copy};
+  [[maybe_unused]] const Status released = release(copy);
+  return {status == Status::rejected ? status : no_room(status)};
+}
+
+// What is full is shared, what is still being filled is copied.
+Status KvCache::share_blocks(const Running& source, SequenceId copy) {
   Running& target = *find(copy);
-  target.appended = source->appended;
-  Changes changes;
-  Status status = Status::ok;
+  target.appended = source.appended;
   ops_.clear();
   for (const Strand strand : {Strand::own, Strand::visual})
-    for (const BlockId from : strand == Strand::own ? source->own : source->visual) {
-      if (status != Status::ok) break;
+    for (const BlockId from : strand == Strand::own ? source.own : source.visual) {
       if (is_complete(blocks_[from])) {
         ++blocks_[from].owners;
         ++blocks_[from].awake_owners;
         blocks_of(target, strand).push_back(from);
-      } else {
-        status = copy_block(from, blocks_of(target, strand));
+      } else if (const Status status = copy_block(from, blocks_of(target, strand));
+                 status != Status::ok) {
+        return status;
       }
     }
-  if (status == Status::ok && !ops_.empty()) {
-    status =
-        ledger_.has_room(compute_, 1, static_cast<int>(ops_.size())) ? Status::ok : Status::busy;
-    if (status == Status::ok) {
-      const Submitted submitted = ledger_.submit(compute_, ops_, {});
-      status = submitted.status;
-      if (status == Status::ok) {
-        for (const Strand strand : {Strand::own, Strand::visual})
-          for (const BlockId block : blocks_of(target, strand))
-            if (!is_complete(blocks_[block])) blocks_[block].last_write = submitted.ticket;
-        errands_.push_back({.ticket = submitted.ticket,
-                            .sequence = copy,
-                            .first_token = page_begin(target, target.appended.front()),
-                            .step = step_});
-      }
-    }
-  }
-  if (status != Status::ok) {
-    const Status ignored = release(copy);
-    (void)ignored;
-    copy = {};
-    return status == Status::rejected ? status : no_room(status);
+  if (!ops_.empty()) {
+    if (!ledger_.has_room(compute_, 1, static_cast<int>(ops_.size()))) return Status::busy;
+    const Submitted submitted = ledger_.submit(compute_, ops_, {});
+    if (submitted.status != Status::ok) return submitted.status;
+    for (const Strand strand : {Strand::own, Strand::visual})
+      for (const BlockId block : blocks_of(target, strand))
+        if (!is_complete(blocks_[block])) blocks_[block].last_write = submitted.ticket;
+    errands_.push_back({.ticket = submitted.ticket,
+                        .sequence = copy,
+                        .first_token = page_begin(target, target.appended.front()),
+                        .step = step_});
   }
   settle_own(target);
   return Status::ok;
@@ -495,11 +492,11 @@ Status KvCache::copy_block(BlockId from, std::vector<BlockId>& to) {
   return Status::ok;
 }
 
-Status KvCache::truncate(SequenceId id, Tokens tokens, Tokens& kept) {
+Truncated KvCache::truncate(SequenceId id, Tokens tokens) {
   Running* sequence = find(id);
-  if (sequence == nullptr || sequence->paused || tokens < 0) return Status::rejected;
+  if (sequence == nullptr || sequence->paused || tokens < 0) return {Status::rejected};
   const Tokens longest = *std::max_element(sequence->appended.begin(), sequence->appended.end());
-  kept = std::min(tokens, longest);
+  Tokens kept = std::min(tokens, longest);
   while (const auto less = cut_before(*sequence, kept)) kept = *less;
 
   const auto own = static_cast<std::size_t>(
@@ -525,7 +522,7 @@ Status KvCache::truncate(SequenceId id, Tokens tokens, Tokens& kept) {
   ++sequence->epoch;
   if (kept <= sequence->lost_from) sequence->lost_from = kNeverLost;
   progress();
-  return Status::ok;
+  return {Status::ok, kept};
 }
 
 // Whether `tokens` tokens end within a visual block.
@@ -562,12 +559,34 @@ Tokens KvCache::tokens(SequenceId id, int layer) const {
   return std::min(sequence->appended[static_cast<std::size_t>(layer)], sequence->lost_from);
 }
 
+void KvCache::grow_host(Bytes bytes) {
+  host_pool_.grow(bytes);
+}
+
+std::pair<Tokens, Tokens> KvCache::held_tokens() const {
+  std::pair<Tokens, Tokens> held;
+  for (const Running& sequence : sequences_) {
+    if (!sequence.alive || sequence.paused) continue;
+    const Tokens tokens = sequence.appended.front(),
+                 visual = sequence.layout->visual_tokens_of(tokens);
+    held.first += tokens - visual;
+    held.second += visual;
+  }
+  return held;
+}
+
+int KvCache::awake_sequences() const {
+  return static_cast<int>(std::count_if(sequences_.begin(), sequences_.end(), [](auto& sequence) {
+    return sequence.alive && !sequence.paused;
+  }));
+}
+
 std::string KvCache::describe() const {
   std::string text = fmt::format(
       "device pages: {} of {} bytes, {} retired\nhost pages: {} of {} bytes, {} retired\n"
       "blocks: {}, in flight: {}, wishes: {}\n",
-      device_pool_.used_bytes(), device_pool_.where().bytes, device_pool_.retired_bytes(),
-      host_pool_.used_bytes(), host_pool_.where().bytes, host_pool_.retired_bytes(),
+      device_pool_.used_bytes(), device_pool_.capacity_bytes(), device_pool_.retired_bytes(),
+      host_pool_.used_bytes(), host_pool_.capacity_bytes(), host_pool_.retired_bytes(),
       blocks_.blocks(), errands_.size(), wishes_.size());
   for (std::size_t i = 0; i < sequences_.size(); ++i) {
     const Running& sequence = sequences_[i];

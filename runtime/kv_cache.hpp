@@ -15,7 +15,7 @@
 #include <string>
 #include <vector>
 
-#include "modalkv/policy.hpp"
+#include "modalkv/runtime.hpp"
 #include "runtime/attention_lists.hpp"
 #include "runtime/block_store.hpp"
 #include "runtime/fenced_memory.hpp"
@@ -25,120 +25,43 @@
 
 namespace modalkv {
 
-struct KvCacheConfig {
-  int layers = 1;
-  int query_heads = 1;
-  int kv_heads = 1;
-  int head_dim = 128;
-  NumberFormat input = NumberFormat::fp16;  ///< of queries, keys, values and outputs
-  float logit_scale = 0;                    ///< 0: 1 / sqrt(head_dim)
-  std::int32_t window = 0;                  ///< of sliding-window attention; 0: all is visible
-  PrecisionPolicy policy{};
-  Tokens own_page_tokens = kPageTokens;
-  Tokens visual_page_tokens = 64;  ///< a multiple of 64
-  int staging_slots = 2;
-  Bytes staging_slot_bytes = 4 * kMiB;
-  Bytes partials_bytes = 16 * kMiB;  ///< of attention in flight; bounds batches and chunks
-  int verify_every = 64;  ///< of the streamed pages, one in so many is checked; 1: all; 0: none
-  Nanos overdue_ns = 5 * kSecond;  ///< of a group of operations, then it counts as lost
-};
-
 /// Memory of the caller, which outlives the device. `tables` is seen by both sides.
 struct KvCacheMemory {
   std::span<std::byte> device, host, tables;
 };
 
-struct SequenceId {
-  std::uint32_t index = ~std::uint32_t{0};
-  std::uint32_t generation = 0;
-
-  friend constexpr bool operator==(SequenceId, SequenceId) = default;
-};
-
-/// K and V [tokens, kv_heads, head_dim] of the sequence's next tokens in a layer.
-struct AppendRequest {
-  SequenceId sequence{};
-  int layer = 0;
-  Tokens tokens = 0;
-  Address keys{}, values{};
-};
-
-/// Queries [tokens, query_heads, head_dim] of the sequence's last `tokens` appended tokens; outputs
-/// alike.
-struct AttendRequest {
-  SequenceId sequence{};
-  Tokens tokens = 1;
-  Address queries{}, outputs{};
-  Address log_sum_exp{};  ///< 32-bit floats [tokens, query_heads]; no bytes: not wanted
-};
-
-struct CacheEvent {
-  enum class Kind : std::uint8_t {
-    attended,  ///< `step` has ended; the outputs are good where `status` is ok
-    lost,      ///< KV of `sequence` from `first_token` on is lost: truncate to there, append again
-  };
-  Kind kind = Kind::attended;
-  Status status = Status::ok;
-  std::uint64_t step = 0;
-  SequenceId sequence{};
-  int layer = 0;
-  Tokens first_token = 0;
-};
-
-struct CacheCounters {
-  std::int64_t appended_tokens = 0;  ///< in all layers
-  std::int64_t attends = 0;
-  std::int64_t busy = 0;       ///< calls that found no room
-  std::int64_t no_space = 0;   ///< calls that found no memory, and nothing that could make room
-  Bytes streamed_bytes = 0;    ///< host to device for attention
-  Bytes prefetched_bytes = 0;  ///< of them, ahead of their layer
-  Bytes wasted_prefetch_bytes = 0;  ///< brought ahead and not used
-  Bytes left_bytes = 0;             ///< device to host to stay
-  Bytes arrived_bytes = 0;          ///< host to device to stay
-  std::int64_t compressed_pages = 0;
-  std::int64_t verified_pages = 0;
-  std::int64_t corrupt_pages = 0;
-  std::int64_t lost_tokens = 0;
-  std::int64_t failed_groups = 0;
-  std::int64_t timeouts = 0;
-};
-
 class KvCache {
  public:
   /// Throws Error where the memory cannot hold what the configuration needs at least.
-  KvCache(Device& device, const KvCacheConfig& config, const KvCacheMemory& memory);
+  KvCache(Device& device, const RuntimeConfig& config, const KvCacheMemory& memory);
 
   /// What the plan wants of new and of present KV, as shares of each group of tokens. Holds until
   /// the next call; at first everything stays on the device in 16 bits while there is room.
   void set_placement(const Placement& placement);
 
-  /// `rejected`: a segment without tokens.
+  // As Runtime promises them (modalkv/runtime.hpp).
   std::optional<SequenceId> begin(std::span<const Segment> prompt);
   Status append(const AppendRequest& request, std::span<const Ticket> after = {});
-  /// Attention of a batch at a layer, over all KV that was appended there. `step` names its event.
-  /// `rejected` too where its partial results or tables can never fit the memory set aside for
-  /// them.
-  Status attend(std::span<const AttendRequest> batch, int layer, std::uint64_t& step,
-                std::span<const Ticket> after = {});
-
-  /// KV of the sequence that nobody else uses goes to the host, as room permits.
+  Attended attend(std::span<const AttendRequest> batch, int layer,
+                  std::span<const Ticket> after = {});
   Status pause(SequenceId sequence);
   Status resume(SequenceId sequence);
-  /// Another sequence with the same tokens so far. Needs the same number of tokens in every layer.
-  Status fork(SequenceId sequence, SequenceId& copy);
-  /// Drops all tokens but the first `tokens`, or somewhat more: what is compressed or shared goes
-  /// by the page. `kept` is what is left.
-  Status truncate(SequenceId sequence, Tokens tokens, Tokens& kept);
+  Forked fork(SequenceId sequence);
+  Truncated truncate(SequenceId sequence, Tokens tokens);
   Status release(SequenceId sequence);
+  std::optional<RuntimeEvent> poll(Nanos timeout_ns);
+  Status wait(std::uint64_t step, Nanos timeout_ns);
 
-  /// Goes on with what is in flight; the next event, if there is one within `timeout_ns`.
-  std::optional<CacheEvent> poll(Nanos timeout_ns);
+  /// More of the host's memory may be used: `bytes` from its beginning.
+  void grow_host(Bytes bytes);
+  /// Tokens of the running sequences: text, visual.
+  std::pair<Tokens, Tokens> held_tokens() const;
+  int awake_sequences() const;
+  Bytes device_page_bytes() const { return areas_.device_pages.bytes; }
   /// Nothing in flight and nothing that wants to move and can.
   bool settled() const;
-
-  /// Appended to a layer and not lost.
   Tokens tokens(SequenceId sequence, int layer) const;
-  const CacheCounters& counters() const { return counters_; }
+  const RuntimeCounters& counters() const { return counters_; }
   /// One line for each sequence and pool: for people and for logs of what went wrong.
   std::string describe() const;
 
@@ -201,7 +124,7 @@ class KvCache {
   };
   static constexpr Tokens kNeverLost = std::numeric_limits<Tokens>::max();
 
-  static Areas carve(Device& device, const KvCacheConfig& config, const KvCacheMemory& memory);
+  static Areas carve(Device& device, const RuntimeConfig& config, const KvCacheMemory& memory);
 
   // Sequences
   Running* find(SequenceId id);
@@ -224,6 +147,7 @@ class KvCache {
   void add_rows(Running& sequence, const LayoutPiece& piece, Tokens begin,
                 const AppendRequest& request);
   void finish_append(Running& sequence, int layer, Tokens end, Ticket ticket);
+  Status share_blocks(const Running& source, SequenceId copy);
   Status copy_block(BlockId from, std::vector<BlockId>& to);
   void drop(BlockId block, bool awake);
   void give_back(std::span<const Address> slots);
@@ -284,7 +208,7 @@ class KvCache {
   void lose(SequenceId sequence, Tokens first_token, int layer, Status status);
   void find_corruption(int layer);
 
-  KvCacheConfig config_;
+  RuntimeConfig config_;
   std::vector<LayerKind> layer_kinds_;
   Device& device_;
   GroupLedger ledger_;
@@ -304,11 +228,11 @@ class KvCache {
   std::deque<Wish> wishes_;
   std::deque<Prefetched> prefetched_;  // in the order of layers
   std::deque<Step> steps_;
-  std::deque<CacheEvent> events_;
+  std::deque<RuntimeEvent> events_;
   std::uint64_t step_ = 0, clock_ = 0;
   std::int64_t streamed_pages_ = 0;
   bool stuck_ = false;  // nothing that wants to move can, for want of memory
-  CacheCounters counters_;
+  RuntimeCounters counters_;
   // Of one call, kept for their memory.
   AttentionLists lists_;
   std::vector<StreamedPage> streamed_;

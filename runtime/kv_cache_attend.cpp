@@ -14,21 +14,19 @@ constexpr bool on_cpu(Action action) {
 
 }  // namespace
 
-Status KvCache::attend(std::span<const AttendRequest> batch, int layer, std::uint64_t& step,
-                       std::span<const Ticket> after) {
-  if (const Status status = check(batch, layer); status != Status::ok) return status;
+Attended KvCache::attend(std::span<const AttendRequest> batch, int layer,
+                         std::span<const Ticket> after) {
   progress();
-  // Collecting may have found that something is lost.
-  if (const Status status = check(batch, layer); status != Status::ok) return status;
+  if (const Status status = check(batch, layer); status != Status::ok) return {status};
   gather(batch, layer);
   const bool ahead = match_prefetched(layer);
   // What does not fit while nothing is in use never will.
-  const bool rings_empty = partials_.empty() && tables_.empty();
-  if (!queues_have_room(batch)) return ledger_.idle() ? Status::rejected : no_room(Status::busy);
+  const bool idle = ledger_.idle(), rings_empty = partials_.empty() && tables_.empty();
+  if (!queues_have_room(batch)) return {idle ? Status::rejected : no_room(Status::busy)};
   if (!reserve(batch, layer)) {
     partials_.cancel();
     tables_.cancel();
-    return rings_empty ? Status::rejected : no_room(Status::busy);
+    return {rings_empty ? Status::rejected : no_room(Status::busy)};
   }
   steps_.push_back({.id = ++step_, .layer = layer});
   for (const AttendRequest& request : batch) steps_.back().sequences.push_back(request.sequence);
@@ -38,13 +36,12 @@ Status KvCache::attend(std::span<const AttendRequest> batch, int layer, std::uin
   if (status != Status::ok) {
     // What was submitted harms nobody, and nobody is told of it.
     end_steps();
-    return status == Status::rejected ? status : no_room(status);
+    return {status == Status::rejected ? status : no_room(status)};
   }
   steps_.back().announced = true;
-  step = step_;
   ++counters_.attends;
   prefetch(batch, layer);
-  return Status::ok;
+  return {Status::ok, step_};
 }
 
 Status KvCache::check(std::span<const AttendRequest> batch, int layer) const {

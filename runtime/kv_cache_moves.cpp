@@ -304,7 +304,7 @@ Bytes KvCache::freed_bytes(const Block& block, LayerKind kind) const {
   return blocks_.layers_of(kind) * page_bytes(shape(block.strand, part.low));
 }
 
-std::optional<CacheEvent> KvCache::poll(Nanos timeout_ns) {
+std::optional<RuntimeEvent> KvCache::poll(Nanos timeout_ns) {
   progress();
   if (events_.empty())
     if (const auto completion = ledger_.next(timeout_ns)) {
@@ -312,9 +312,27 @@ std::optional<CacheEvent> KvCache::poll(Nanos timeout_ns) {
       progress();
     }
   if (events_.empty()) return {};
-  const CacheEvent event = events_.front();
+  const RuntimeEvent event = events_.front();
   events_.pop_front();
   return event;
+}
+
+Status KvCache::wait(std::uint64_t step, Nanos timeout_ns) {
+  const Nanos until_ns = device_.now() + timeout_ns;
+  while (true) {
+    progress();
+    const auto found = std::find_if(events_.begin(), events_.end(), [&](const RuntimeEvent& event) {
+      return event.kind == RuntimeEvent::Kind::attended && event.step == step;
+    });
+    if (found != events_.end()) {
+      const Status status = found->status;
+      events_.erase(found);
+      return status;
+    }
+    const auto completion = ledger_.next(until_ns - device_.now());
+    if (!completion) return Status::timeout;
+    collect(*completion);
+  }
 }
 
 bool KvCache::settled() const {
@@ -408,7 +426,7 @@ void KvCache::end_steps() {
     };
     if (std::any_of(errands_.begin(), errands_.end(), appends)) return;
     if (step.announced)
-      events_.push_back({.kind = CacheEvent::Kind::attended,
+      events_.push_back({.kind = RuntimeEvent::Kind::attended,
                          .status = step.status,
                          .step = step.id,
                          .layer = step.layer});
@@ -439,7 +457,7 @@ void KvCache::lose(SequenceId id, Tokens first_token, int layer, Status status) 
   const Tokens longest = *std::max_element(sequence->appended.begin(), sequence->appended.end());
   counters_.lost_tokens += std::min(longest, sequence->lost_from) - first_token;
   sequence->lost_from = first_token;
-  events_.push_back({.kind = CacheEvent::Kind::lost,
+  events_.push_back({.kind = RuntimeEvent::Kind::lost,
                      .status = status,
                      .sequence = id,
                      .layer = layer,

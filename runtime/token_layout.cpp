@@ -50,6 +50,13 @@ Tokens TokenLayout::visual_blocks(Tokens tokens) const {
   return span.first_block + divide_up(tokens - span.begin, visual_page_tokens_);
 }
 
+Tokens TokenLayout::visual_tokens_of(Tokens tokens) const {
+  Tokens visual = 0;
+  for (const Span& span : spans_)
+    if (span.visual && span.begin < tokens) visual += std::min(span.end, tokens) - span.begin;
+  return visual;
+}
+
 Tokens TokenLayout::token_of_own(Tokens index) const {
   // The last span that begins at or before it: one without own tokens has a successor there.
   auto span = std::upper_bound(spans_.begin(), spans_.end(), index,

@@ -38,6 +38,7 @@ class TokenLayout {
   /// Of the first `tokens` tokens.
   Tokens own_tokens(Tokens tokens) const;
   Tokens visual_blocks(Tokens tokens) const;
+  Tokens visual_tokens_of(Tokens tokens) const;
 
   /// The sequence's token that is the `index`-th of the own strand.
   Tokens token_of_own(Tokens index) const;

@@ -16,11 +16,11 @@ namespace {
 
 // What a number of histories came to: a test in which nothing happened proves nothing.
 struct Tally {
-  CacheCounters sum;
+  RuntimeCounters sum;
   int outputs = 0, failed_steps = 0, cuts = 0, exact_cuts = 0;
 
   void add(const History& history) {
-    const CacheCounters& one = history.cache().counters();
+    const RuntimeCounters& one = history.cache().counters();
     sum.streamed_bytes += one.streamed_bytes;
     sum.prefetched_bytes += one.prefetched_bytes;
     sum.wasted_prefetch_bytes += one.wasted_prefetch_bytes;
@@ -109,6 +109,7 @@ class Streaming {
     Placement placement;
     for (Shares& shares : placement.shares)
       shares[static_cast<std::size_t>(Action::streamed_low)] = 1;
+    cache_.grow_host(4 * kMiB);
     cache_.set_placement(placement);
     const Segment prompt[] = {{TokenClass::image, 128}, {TokenClass::text, 4}};
     sequence_ = *cache_.begin(prompt);
@@ -133,13 +134,13 @@ class Streaming {
       if (const Status status = append(tokens, layer); status != Status::ok) return status;
     return Status::ok;
   }
-  Status attend(int layer, std::uint64_t& step) {
+  Attended attend(int layer) {
     const Address queries{space_, 0, 4 * 32 * 2}, outputs{space_, kRows * 128, 4 * 32 * 2};
-    return cache_.attend(std::array{AttendRequest{sequence_, 1, queries, outputs}}, layer, step);
+    return cache_.attend(std::array{AttendRequest{sequence_, 1, queries, outputs}}, layer);
   }
   /// Everything that happens until nothing more does.
-  std::vector<CacheEvent> events() {
-    std::vector<CacheEvent> all;
+  std::vector<RuntimeEvent> events() {
+    std::vector<RuntimeEvent> all;
     do {
       while (const auto event = cache_.poll(kMillisecond)) all.push_back(*event);
     } while (!cache_.settled());
@@ -174,50 +175,45 @@ TEST(KvCache, ASpoiledPageFailsTheStepAndNamesWhatToRecompute) {
     if (++spoiled == 2) page[100] ^= std::byte{4};
   }
   ASSERT_EQ(spoiled, 2u);
-  std::uint64_t step = 0;
-  ASSERT_EQ(engine.attend(1, step), Status::ok);
+  ASSERT_EQ(engine.attend(1).status, Status::ok);
   ASSERT_EQ(engine.events().at(0).status, Status::ok) << "another layer is well";
-  ASSERT_EQ(engine.attend(2, step), Status::ok);
+  const Attended spoiled_step = engine.attend(2);
+  ASSERT_EQ(spoiled_step.status, Status::ok);
   const auto events = engine.events();
   ASSERT_EQ(events.size(), 2u);
-  const bool lost_first = events[0].kind == CacheEvent::Kind::lost;
-  const CacheEvent &lost = events[lost_first ? 0 : 1], &attended = events[lost_first ? 1 : 0];
+  const bool lost_first = events[0].kind == RuntimeEvent::Kind::lost;
+  const RuntimeEvent &lost = events[lost_first ? 0 : 1], &attended = events[lost_first ? 1 : 0];
   EXPECT_EQ(attended.status, Status::checksum);
-  EXPECT_EQ(attended.step, step);
-  EXPECT_EQ(lost.kind, CacheEvent::Kind::lost);
+  EXPECT_EQ(attended.step, spoiled_step.step);
+  EXPECT_EQ(lost.kind, RuntimeEvent::Kind::lost);
   EXPECT_EQ(lost.status, Status::checksum);
   EXPECT_EQ(lost.layer, 2);
   EXPECT_EQ(lost.first_token, 64);
   EXPECT_EQ(engine.cache().counters().corrupt_pages, 1);
-  EXPECT_EQ(engine.attend(2, step), Status::rejected) << "until it has been truncated";
-  Tokens kept = 0;
-  ASSERT_EQ(engine.cache().truncate(engine.sequence(), lost.first_token, kept), Status::ok);
-  EXPECT_EQ(kept, 64);
+  EXPECT_EQ(engine.attend(2).status, Status::rejected) << "until it has been truncated";
+  EXPECT_EQ(engine.cache().truncate(engine.sequence(), lost.first_token).kept, 64);
   ASSERT_EQ(engine.append_everywhere(68), Status::ok);
   EXPECT_TRUE(engine.events().empty());
-  ASSERT_EQ(engine.attend(2, step), Status::ok);
+  ASSERT_EQ(engine.attend(2).status, Status::ok);
   EXPECT_EQ(engine.events().at(0).status, Status::ok);
 }
 
 TEST(KvCache, RefusesWhatMakesNoSense) {
   Streaming engine;
-  std::uint64_t step = 0;
-  Tokens kept = 0;
-  SequenceId other;
-  EXPECT_EQ(engine.attend(0, step), Status::rejected) << "nothing is there";
+  EXPECT_EQ(engine.attend(0).status, Status::rejected) << "nothing is there";
   EXPECT_EQ(engine.append(1, 3), Status::rejected);
   EXPECT_EQ(engine.append(1, -1), Status::rejected);
   EXPECT_EQ(engine.append(0, 0), Status::rejected);
   EXPECT_FALSE(engine.cache().begin(std::array{Segment{TokenClass::text, 0}}).has_value());
   ASSERT_EQ(engine.append(2, 0), Status::ok);
   EXPECT_EQ(engine.cache().pause(engine.sequence()), Status::rejected) << "in the middle of a step";
-  EXPECT_EQ(engine.cache().fork(engine.sequence(), other), Status::rejected);
-  EXPECT_EQ(engine.cache().truncate(engine.sequence(), -1, kept), Status::rejected);
+  EXPECT_EQ(engine.cache().fork(engine.sequence()).status, Status::rejected);
+  EXPECT_EQ(engine.cache().truncate(engine.sequence(), -1).status, Status::rejected);
   ASSERT_EQ(engine.append(2, 1), Status::ok);
   ASSERT_EQ(engine.append(2, 2), Status::ok);
   ASSERT_EQ(engine.cache().pause(engine.sequence()), Status::ok);
   EXPECT_EQ(engine.append(1, 0), Status::rejected) << "paused";
-  EXPECT_EQ(engine.attend(0, step), Status::rejected);
+  EXPECT_EQ(engine.attend(0).status, Status::rejected);
   ASSERT_EQ(engine.cache().release(engine.sequence()), Status::ok);
   EXPECT_EQ(engine.cache().resume(engine.sequence()), Status::rejected) << "gone";
   EXPECT_EQ(engine.append(1, 0), Status::rejected);

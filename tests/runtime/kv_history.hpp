@@ -25,8 +25,8 @@ struct HistoryOptions {
   bool faults = false;  ///< the device fails on purpose: outcomes may be bad, outputs may not
 };
 
-inline KvCacheConfig history_config(const HistoryOptions& options) {
-  KvCacheConfig config;
+inline RuntimeConfig history_config(const HistoryOptions& options) {
+  RuntimeConfig config;
   config.layers = 3;
   config.query_heads = 4;
   config.kv_heads = 2;
@@ -59,6 +59,7 @@ class History {
         tables_(2 * kMiB),
         engine_(24 * kMiB),
         cache_(device, config_, {device_memory_, host_memory_, tables_}) {
+    cache_.grow_host(options.host_bytes);
     const auto registered = device.register_space(
         {SpaceInfo::Kind::device, static_cast<Bytes>(engine_.size()), engine_.data()});
     EXPECT_EQ(registered.status, Status::ok);
@@ -178,7 +179,11 @@ class History {
   void fork(std::uint64_t key) {
     Modelled copy = sequences_[key];
     if (sequences_.size() >= 8) return;
-    const Status status = retry([&] { return cache_.fork(sequences_[key].id, copy.id); });
+    const Status status = retry([&] {
+      const Forked forked = cache_.fork(sequences_[key].id);
+      copy.id = forked.sequence;
+      return forked.status;
+    });
     if (status == Status::ok) sequences_[++last_key_] = copy;
     EXPECT_TRUE(status == Status::ok || status == Status::no_space || options_.faults ||
                 (copy.paused && status == Status::rejected))
@@ -190,8 +195,8 @@ class History {
     cut(sequence, little ? std::max<Tokens>(0, length - between(0, 5)) : between(0, length));
   }
   void cut(Modelled& sequence, Tokens tokens) {
-    Tokens kept = -1;
-    ASSERT_EQ(cache_.truncate(sequence.id, tokens, kept), Status::ok);
+    const auto [status, kept] = cache_.truncate(sequence.id, tokens);
+    ASSERT_EQ(status, Status::ok);
     ASSERT_LE(kept, tokens);
     ASSERT_GE(kept, 0);
     ++cuts_;
@@ -317,7 +322,11 @@ class History {
                          request.log_sum_exp});
     }
     std::uint64_t step = 0;
-    const Status status = retry([&] { return cache_.attend(requests, layer, step); });
+    const Status status = retry([&] {
+      const Attended attended = cache_.attend(requests, layer);
+      step = attended.step;
+      return attended.status;
+    });
     EXPECT_TRUE(status == Status::ok || options_.faults || status == Status::no_space)
         << name(status) << '\n'
         << cache_.describe();
@@ -349,7 +358,7 @@ class History {
   bool take_event(Nanos timeout_ns) {
     const auto event = cache_.poll(timeout_ns);
     if (!event) return false;
-    if (event->kind == CacheEvent::Kind::lost) {
+    if (event->kind == RuntimeEvent::Kind::lost) {
       EXPECT_TRUE(options_.faults) << "lost without a fault: " << name(event->status);
       for (const auto& [key, sequence] : sequences_)
         if (sequence.id == event->sequence) {
@@ -425,7 +434,7 @@ class History {
   HistoryOptions options_;
   Device& device_;
   std::mt19937_64 random_;
-  KvCacheConfig config_;
+  RuntimeConfig config_;
   std::vector<std::byte> device_memory_, host_memory_, tables_, engine_;
   KvCache cache_;
   SpaceId engine_space_{};

@@ -1,0 +1,182 @@
+// The library that an engine links: it holds the KV of running sequences across a device and its
+// host, takes K and V as the engine produces them, and attends over whatever is where.
+//
+// One thread, the engine's, calls a Runtime. No call but `poll` and `wait` waits for anything: work
+// is submitted and its outcome is an event. A call that finds no room now answers `busy` and has
+// changed nothing; poll, and try again. `no_space` says that nothing under way will make room:
+// pause or release a sequence.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "modalkv/error.hpp"
+#include "modalkv/hardware.hpp"
+#include "modalkv/model.hpp"
+#include "modalkv/op.hpp"
+#include "modalkv/plan.hpp"
+#include "modalkv/policy.hpp"
+#include "modalkv/token.hpp"
+
+namespace modalkv {
+
+struct RuntimeConfig {
+  int layers = 1;
+  int query_heads = 1;
+  int kv_heads = 1;  ///< of this rank
+  int head_dim = 128;
+  NumberFormat input = NumberFormat::fp16;  ///< of queries, keys, values and outputs: fp16 or bf16
+  float logit_scale = 0;                    ///< 0: 1 / sqrt(head_dim)
+  std::int32_t window = 0;                  ///< of sliding-window attention; 0: all is visible
+  PrecisionPolicy policy{};
+
+  Bytes device_bytes = kGiB;       ///< staging and partial results included
+  Bytes host_bytes = 4 * kGiB;     ///< grows to that in the background
+  Bytes tables_bytes = 32 * kMiB;  ///< of page tables and positions in flight
+  Tokens own_page_tokens = kPageTokens;
+  Tokens visual_page_tokens = 64;  ///< a multiple of 64
+  int staging_slots = 2;           ///< how far streaming runs ahead
+  Bytes staging_slot_bytes = 4 * kMiB;
+  Bytes partials_bytes = 16 * kMiB;  ///< of attention in flight; bounds batches and chunks
+  int attention_threads = 0;         ///< on the host; 0: the cores of its memory node
+  int verify_every = 64;  ///< of the streamed pages, one in so many is checked; 1: all; 0: none
+  Nanos overdue_ns = 5 * kSecond;  ///< of a group of operations, then it counts as lost
+};
+
+/// Names a sequence until it is released; then it names nothing.
+struct SequenceId {
+  std::uint32_t index = ~std::uint32_t{0};
+  std::uint32_t generation = 0;
+
+  friend constexpr bool operator==(SequenceId, SequenceId) = default;
+};
+
+/// K and V [tokens, kv_heads, head_dim] of the sequence's next tokens in a layer; keys after RoPE.
+/// They must stay until the next event of a step that attends to them.
+struct AppendRequest {
+  SequenceId sequence{};
+  int layer = 0;
+  Tokens tokens = 0;
+  Address keys{}, values{};
+};
+
+/// Queries [tokens, query_heads, head_dim] of the sequence's last `tokens` appended tokens, each of
+/// which sees what comes before it and itself; outputs alike.
+struct AttendRequest {
+  SequenceId sequence{};
+  Tokens tokens = 1;
+  Address queries{}, outputs{};
+  Address log_sum_exp{};  ///< 32-bit floats [tokens, query_heads]; no bytes: not wanted
+};
+
+struct Attended {
+  Status status = Status::ok;
+  std::uint64_t step = 0;  ///< names its event
+};
+
+struct Forked {
+  Status status = Status::ok;
+  SequenceId sequence{};
+};
+
+struct Truncated {
+  Status status = Status::ok;
+  Tokens kept = 0;
+};
+
+struct RuntimeEvent {
+  enum class Kind : std::uint8_t {
+    attended,  ///< `step` has ended; the outputs are good where `status` is ok, else undefined
+    lost,      ///< KV of `sequence` from `first_token` on is lost: truncate to there, append again
+  };
+  Kind kind = Kind::attended;
+  Status status = Status::ok;
+  std::uint64_t step = 0;
+  SequenceId sequence{};
+  int layer = 0;
+  Tokens first_token = 0;
+};
+
+struct RuntimeCounters {
+  std::int64_t appended_tokens = 0;  ///< in all layers
+  std::int64_t attends = 0;
+  std::int64_t busy = 0;       ///< calls that found no room
+  std::int64_t no_space = 0;   ///< calls that found no memory, and nothing that could make room
+  Bytes streamed_bytes = 0;    ///< host to device for attention
+  Bytes prefetched_bytes = 0;  ///< of them, ahead of their layer
+  Bytes wasted_prefetch_bytes = 0;  ///< brought ahead and not used
+  Bytes left_bytes = 0;             ///< device to host to stay
+  Bytes arrived_bytes = 0;          ///< host to device to stay
+  std::int64_t compressed_pages = 0;
+  std::int64_t verified_pages = 0;
+  std::int64_t corrupt_pages = 0;
+  std::int64_t lost_tokens = 0;
+  std::int64_t failed_groups = 0;
+  std::int64_t timeouts = 0;
+};
+
+class Runtime {
+ public:
+  /// Allocates device memory, reserves host memory and starts the device's threads. Without a GPU
+  /// the device is memory of this process. Throws Error.
+  explicit Runtime(const RuntimeConfig& config);
+  Runtime(Runtime&&) noexcept;
+  ~Runtime();
+
+  /// Memory of the engine, which must outlive the runtime. Throws Error where there is too much.
+  void register_memory(std::span<std::byte> memory);
+  /// Of bytes in registered memory. Throws Error elsewhere.
+  Address address(const void* begin, Bytes bytes) const;
+
+  /// A sequence whose first tokens will be these; what is appended behind them is text. Nothing: a
+  /// segment without tokens.
+  std::optional<SequenceId> begin(std::span<const Segment> prompt);
+
+  /// Takes K and V of the next tokens, encodes where the plan says so. All layers are given the
+  /// same chunks.
+  ///   ok        an event will follow only where this fails: `lost`
+  ///   busy      no room now
+  ///   no_space  no memory, and nothing that could be moved
+  ///   rejected  unknown or paused sequence, lost KV, wrong sizes
+  Status append(const AppendRequest& request);
+
+  /// Attention of a batch at a layer, over all KV appended there. `rejected` too where partial
+  /// results or tables can never fit the memory set aside for them: split the batch.
+  Attended attend(std::span<const AttendRequest> batch, int layer);
+
+  /// Between two steps: KV that no other running sequence uses goes to the host, as room permits.
+  Status pause(SequenceId sequence);
+  /// May be attended to at once; what is wanted on the device comes back.
+  Status resume(SequenceId sequence);
+  /// Another sequence with the same tokens, between two steps. Full blocks are shared.
+  Forked fork(SequenceId sequence);
+  /// Drops all tokens but the first `tokens`, or somewhat more: what is compressed or shared goes
+  /// by the block.
+  Truncated truncate(SequenceId sequence, Tokens tokens);
+  Status release(SequenceId sequence);
+
+  /// Goes on with what is in flight; the next event, if there is one within `timeout_ns`.
+  std::optional<RuntimeEvent> poll(Nanos timeout_ns);
+  /// The outcome of a step; other events are kept for `poll`. `timeout`: not yet.
+  Status wait(std::uint64_t step, Nanos timeout_ns);
+
+  /// Plans for the sequences that run now and moves their KV accordingly. Nothing where not even
+  /// the most compact placement fits: the plan stays as it was.
+  std::optional<Plan> replan(const ModelGeometry& model, const HardwareProfile& hardware);
+
+  /// Appended to a layer and not lost.
+  Tokens tokens(SequenceId sequence, int layer) const;
+  const RuntimeCounters& counters() const;
+  /// Lines for people: memory, capacity in tokens, sequences and where their blocks are.
+  std::string describe() const;
+
+ private:
+  class Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace modalkv
