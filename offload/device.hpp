@@ -122,7 +122,7 @@ class Device {
                            std::span<const Ticket> after) = 0;
 
   /// The next group that has ended, each exactly once. Waits up to `timeout_ns` while groups are
-  /// outstanding; nothing at once where none are.
+  /// outstanding; nothing at once where none are: that says that all have ended.
   virtual std::optional<Completion> next_completion(Nanos timeout_ns) = 0;
 
   /// Since the device was made. Never goes back.

@@ -67,6 +67,9 @@ class SlabAllocator {
   void release(Bytes offset);
 
   SlabStatistics statistics() const;
+  Bytes slab_bytes() const { return slab_bytes_; }
+  /// In slabs that no class holds.
+  Bytes free_bytes() const { return free_slabs_ * slab_bytes_; }
 
  private:
   // Partial slabs of a class are listed by the logarithm of their free pages.

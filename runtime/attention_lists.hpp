@@ -12,6 +12,7 @@ namespace modalkv {
 enum class PagePlace : std::uint8_t { resident, staged, cpu };
 
 struct ListedPage {
+  BlockId id{};
   Address page{};       ///< as it lies; staged: on the host
   Bytes staged_at = 0;  ///< in its staging slot
   const Block* block = nullptr;
@@ -32,13 +33,14 @@ struct ListedPages {
   Address device_partials{};  ///< cpu: where its partials are taken
 };
 
-/// A page to be staged, as it is now.
+/// A page to be staged, as it is now: two that are equal have the same bytes. An address alone does
+/// not say so: slots are used again.
 struct StreamedPage {
+  BlockId id{};
+  Ticket last_write{};  ///< of the block
   Address from{};
   int chunk = 0;
   Bytes at = 0;  ///< in the staging slot
-  std::uint32_t generation = 0;
-  Ticket last_write{};
 
   friend constexpr bool operator==(const StreamedPage&, const StreamedPage&) = default;
 };

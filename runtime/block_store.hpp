@@ -58,10 +58,11 @@ constexpr bool in_transition(PartState state) {
 /// A block's pages in the layers of one kind.
 struct Part {
   PartState state = PartState::resident;
-  bool low = false;       ///< compressed
-  bool next_low = false;  ///< after the transition
-  int begun_layers = 0;   ///< that have a page
-  int closed_layers = 0;  ///< whose page is full and has its trailer, or is about to
+  bool low = false;             ///< compressed
+  bool next_low = false;        ///< after the transition
+  bool incompressible = false;  ///< it has failed: its rows were lost
+  int begun_layers = 0;         ///< that have a page
+  int closed_layers = 0;        ///< whose page is full and has its trailer, or is about to
   Action action = Action::resident_high;  ///< what is wanted
   bool assigned = false;                  ///< by the placement, and counted there
 };

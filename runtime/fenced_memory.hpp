@@ -51,6 +51,7 @@ class PagePool {
   const Address& where() const { return where_; }
   Bytes used_bytes() const { return used_bytes_; }  ///< retired ones included
   Bytes retired_bytes() const { return retired_bytes_; }
+  const SlabAllocator& slots() const { return slots_; }
   Bytes capacity_bytes() const { return capacity_bytes_; }
 
  private:

@@ -275,9 +275,9 @@ Status KvCache::open_page(Running& sequence, const LayoutPiece& piece, int layer
   if (page.now.bytes > 0) return Status::ok;
   const bool is_first = part.begun_layers == 0;
   const bool low = is_first ? whole && wants_low(block, kind) : part.low;
-  const auto slot = take_device(page_bytes(shape(block.strand, low)));
-  if (!slot) return make_room(page_bytes(shape(block.strand, low)));
-  page.now = *slot;
+  if (const Status status = take_device(page_bytes(shape(block.strand, low)), page.now);
+      status != Status::ok)
+    return status;
   part.low = low;
   ++part.begun_layers;
   changes.pages.push_back({ids[index], layer});
@@ -483,11 +483,10 @@ Status KvCache::copy_block(BlockId from, std::vector<BlockId>& to) {
   for (int layer = 0; layer < config_.layers; ++layer) {
     const Address& page = source.pages[static_cast<std::size_t>(layer)].now;
     if (page.bytes == 0) continue;
-    const auto slot = take_device(page.bytes);
-    if (!slot) return make_room(page.bytes);
-    block.pages[static_cast<std::size_t>(layer)].now = *slot;
+    Address& slot = block.pages[static_cast<std::size_t>(layer)].now;
+    if (const Status status = take_device(page.bytes, slot); status != Status::ok) return status;
     ++block.parts[static_cast<std::size_t>(blocks_.kind(layer))].begun_layers;
-    ops_.push_back(Copy{page, *slot});
+    ops_.push_back(Copy{page, slot});
   }
   return Status::ok;
 }
@@ -513,7 +512,7 @@ Truncated KvCache::truncate(SequenceId id, Tokens tokens) {
   // The last block of each strand is open again where something of it went.
   const auto reopen = [&](std::vector<BlockId>& ids, bool open) {
     if (ids.empty() || !open) return;
-    for (Part& part : blocks_[ids.back()].parts) part.closed_layers = 0;
+    for (Part& part : blocks_[ids.back()].parts) part.closed_layers = 0, part.incompressible = false;
   };
   reopen(sequence->own, sequence->layout->own_tokens(kept) % config_.own_page_tokens != 0);
   reopen(sequence->visual, ends_in_block(*sequence, kept));

@@ -166,8 +166,9 @@ class KvCache {
   Status start_transition(const Wish& wish, PartState transition);
   void add_compression(const Block& block, const PageSlots& page, const ContentId& content,
                        std::uint64_t generation);
-  std::optional<Address> take_device(Bytes bytes);
+  Status take_device(Bytes bytes, Address& slot);
   Status make_room(Bytes bytes);
+  Bytes reserve_bytes() const;
   Status await_arrival(const Block& block, LayerKind kind);
   int first_layer(LayerKind kind) const;
   Bytes freed_bytes(const Block& block, LayerKind kind) const;

@@ -77,7 +77,7 @@ void KvCache::gather(std::span<const AttendRequest> batch, int layer) {
                               : on_cpu(part.action) ? PagePlace::cpu
                                                     : PagePlace::staged;
       const Address& page = block.pages[static_cast<std::size_t>(layer)].now;
-      lists_.add(block.strand, part.low, place, {page, 0, &block, index}, tokens);
+      lists_.add(block.strand, part.low, place, {id, page, 0, &block, index}, tokens);
     };
     const Tokens own = sequence.layout->own_tokens(appended);
     for (Tokens i = 0; i * config_.own_page_tokens < own; ++i)
@@ -384,8 +384,8 @@ bool KvCache::match_prefetched(int layer) {
   for (std::size_t i = 0; i < lists_.size(); ++i)
     if (lists_[i].place == PagePlace::staged)
       for (const ListedPage& page : lists_[i].pages)
-        streamed_.push_back({page.page, lists_[i].chunk, page.staged_at, page.block->generation,
-                             page.block->last_write});
+        streamed_.push_back(
+            {page.id, page.block->last_write, page.page, lists_[i].chunk, page.staged_at});
   return !prefetched_.empty() && prefetched_.front().layer == layer && !streamed_.empty() &&
          prefetched_.front().pages == streamed_;
 }

@@ -134,7 +134,7 @@ std::optional<PartState> KvCache::wanted(const Block& block, LayerKind kind) con
   if (part.state == PartState::resident) {
     if (block.awake_owners == 0 && part.begun_layers == layers) return PartState::leaving;
     if (!complete) return {};
-    if (!part.low && wants_low(block, kind)) return PartState::compressing;
+    if (!part.low && wants_low(block, kind) && !part.incompressible) return PartState::compressing;
     if (!is_resident(part.action)) return PartState::leaving;
   }
   if (part.state == PartState::hosted && block.awake_owners > 0 &&
@@ -226,8 +226,18 @@ void KvCache::add_compression(const Block& block, const PageSlots& page, const C
                         .generation = generation});
 }
 
-std::optional<Address> KvCache::take_device(Bytes bytes) {
-  return device_pool_.take(bytes);
+// A slot for a new page. `busy`, and on its way to having room, or `no_space`.
+Status KvCache::take_device(Bytes bytes, Address& slot) {
+  const SlabAllocator& slots = device_pool_.slots();
+  const Bytes reserve = reserve_bytes();
+  if (reserve > 0 && slots.free_bytes() < reserve + slots.slab_bytes() &&
+      make_room(reserve + slots.slab_bytes()) == Status::busy)
+    return Status::busy;
+  // Where nothing can be compressed or leave, the reserve is of no use.
+  const auto taken = device_pool_.take(bytes);
+  if (!taken) return make_room(bytes);
+  slot = *taken;
+  return Status::ok;
 }
 
 // `busy`: something is in motion, now if not before, that will free device memory. `no_space`:
@@ -253,7 +263,7 @@ Status KvCache::make_room(Bytes bytes) {
       if (part.state != PartState::resident || part.closed_layers < blocks_.layers_of(kind) ||
           part.closed_layers == 0 || !part.assigned)
         continue;
-      if (!part.low && may_be_low(block.strand, kind))
+      if (!part.low && may_be_low(block.strand, kind) && !part.incompressible)
         candidates.push_back({block.used_at, false, {id, kind}});
       if (may_leave) candidates.push_back({block.used_at, true, {id, kind}});
     }
@@ -282,6 +292,14 @@ Status KvCache::make_room(Bytes bytes) {
     if (status == Status::busy) return status;
   }
   return coming > 0 || !ledger_.idle() ? Status::busy : Status::no_space;
+}
+
+// Compressing takes room before it gives some: whole slabs for a block are kept free for it.
+Bytes KvCache::reserve_bytes() const {
+  if (!may_be_low(Strand::visual, LayerKind::planned)) return 0;
+  const Bytes slab_bytes = device_pool_.slots().slab_bytes();
+  const Bytes pages = slab_bytes / page_bytes(shape(Strand::visual, true));
+  return slab_bytes * divide_up(blocks_.layers_of(LayerKind::planned), pages);
 }
 
 // For a part that must be on the device and is not.
@@ -407,7 +425,9 @@ void KvCache::end_transition(const Errand& errand, Status status) {
     if (transition == PartState::compressing)
       counters_.compressed_pages += blocks_.layers_of(errand.layer_kind);
   } else if (transition == PartState::compressing) {
-    // It stays as it is, and is not tried again until something else is wanted of it.
+    // It stays as it is, and is not tried again.
+    block->parts[static_cast<std::size_t>(errand.layer_kind)].incompressible |=
+        status == Status::checksum || status == Status::rejected;
     change_action(*block, errand.layer_kind, place_of(part.action, false));
     if (status == Status::checksum || status == Status::rejected)
       lose(errand.block, first_layer(errand.layer_kind), status);

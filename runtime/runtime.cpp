@@ -119,20 +119,23 @@ class Runtime::Impl {
   }
 
   std::string describe() const {
-    const PageShape own{config_.own_page_tokens, config_.kv_heads, config_.head_dim,
-                        config_.policy.high};
-    PageShape visual = own;
-    visual.tokens = config_.visual_page_tokens;
-    visual.format = config_.policy.visual_low.value_or(config_.policy.high);
-    const Bytes own_bytes = config_.layers * page_bytes(own) / own.tokens;
-    const Bytes visual_bytes = config_.layers * page_bytes(visual) / visual.tokens;
-    const Bytes device_bytes = cache_.device_page_bytes(), host_bytes = pools_[0].usable_bytes();
-    return fmt::format(
-               "a token takes {} bytes in 16 bits, {} compressed; the device holds {} or {}, the "
-               "host {} or {}\n",
-               own_bytes, visual_bytes, device_bytes / own_bytes, device_bytes / visual_bytes,
-               host_bytes / own_bytes, host_bytes / visual_bytes) +
-           pools_.describe() + "\n" + cache_.describe();
+    const auto token_bytes = [&](Tokens page_tokens, const KvFormat& format) {
+      return config_.layers *
+             page_bytes({page_tokens, config_.kv_heads, config_.head_dim, format}) / page_tokens;
+    };
+    const auto capacity = [&](const char* what, Bytes bytes) {
+      return fmt::format("a token {}: {} bytes; the device holds {}, the host {}\n", what, bytes,
+                         cache_.device_page_bytes() / bytes, pools_[0].usable_bytes() / bytes);
+    };
+    const PrecisionPolicy& policy = config_.policy;
+    std::string text = capacity("in 16 bits", token_bytes(config_.own_page_tokens, policy.high));
+    if (policy.text_low)
+      text +=
+          capacity("of text, compressed", token_bytes(config_.own_page_tokens, *policy.text_low));
+    if (policy.visual_low)
+      text += capacity("of an image, compressed",
+                       token_bytes(config_.visual_page_tokens, *policy.visual_low));
+    return text + pools_.describe() + "\n" + cache_.describe();
   }
 
  private:

@@ -102,6 +102,26 @@ TEST(KvCache, FaultsCostStepsButNeverGiveAWrongOutput) {
   EXPECT_GT(tally.sum.lost_tokens, 0);
 }
 
+TEST(KvCacheNightly, TenThousandHistories) {
+  Tally tally;
+  const auto seed_of = [](std::uint64_t i) { return 1'000'000 + i; };
+  for (std::uint64_t i = 0; i < 10'000 && !HasFailure(); ++i) {
+    HistoryOptions options{.seed = seed_of(i), .window = i % 5 == 0 ? 50 : 0};
+    if (i % 20 == 0) {
+      Checked<Host> world;
+      run(world, options, tally);
+    } else if (i % 4 == 1) {
+      Faulty world(options.seed);
+      options.faults = true;
+      run(world, options, tally);
+    } else {
+      Checked<JitteredSim> world;
+      run(world, options, tally);
+    }
+  }
+  tally.expect_everything_happened();
+}
+
 // A small engine: one sequence, whose image the placement puts on the host.
 class Streaming {
  public:
