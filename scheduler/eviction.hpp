@@ -31,8 +31,8 @@ constexpr std::string_view name(EvictionPolicy policy) {
 }
 
 /// The units of one tier. Same calls, same victims, on every machine. One thread at a time. A call
-/// costs O(log units), `prepare` that a victim. Calls on a unit that is not here, or against what
-/// is said below, are bugs and abort.
+/// costs O(log units) on average, `prepare` that a victim. Calls on a unit that is not here, or
+/// against what is said below, are bugs and abort.
 class Eviction {
  public:
   explicit Eviction(EvictionPolicy policy);

@@ -122,7 +122,7 @@ class EvictionLedger {
 
   void forget(const Entry& entry) {
     held_bytes_ -= entry.unit.facts.bytes;
-    entries_.erase(entry.unit.id);
+    entries_.erase(UnitId{entry.unit.id});  // a copy: the entry goes with it
   }
 
   Order order_;

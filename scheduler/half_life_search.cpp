@@ -41,7 +41,7 @@ void HalfLifeSearch::see(Try& tried, UnitId id, const EvictionFacts& facts, Byte
     tried.order.hold(lowest);
     tried.order.evict(lowest);
     tried.bytes -= lowest.facts.bytes;
-    tried.units.erase(lowest.id);
+    tried.units.erase(UnitId{lowest.id});  // a copy: the unit goes with it
   }
 }
 

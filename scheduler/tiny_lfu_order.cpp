@@ -3,8 +3,9 @@
 namespace modalkv {
 namespace {
 
-constexpr double kWindowShare = 0.01;  // of all bytes
-constexpr double kProvenShare = 0.8;   // of what is not in the window
+constexpr std::size_t kCountersOfUnit = 4;  // in a row: fewer are often shared
+constexpr double kWindowShare = 0.01;       // of all bytes
+constexpr double kProvenShare = 0.8;        // of what is not in the window
 
 }  // namespace
 
@@ -26,7 +27,7 @@ void TinyLfuOrder::shrink(Part from, double most_bytes, Part to) {
 
 void TinyLfuOrder::add(Unit& unit) {
   bytes_ += unit.facts.bytes;
-  sketch_.reserve(++units_);
+  sketch_.reserve(kCountersOfUnit * ++units_);
   sketch_.add(key(unit));
   unit.used = ++uses_;
   of(Part::window).bytes += unit.facts.bytes;

@@ -301,22 +301,16 @@ TEST(Eviction, CostAwareKeepsWhatIsDearAByte) {
             reload_ns(EvictionPolicy::lru, 2000, uses));
 }
 
-TEST(Eviction, CostAwareLearnsWhichKindsAreNeverUsedAgain) {
-  std::vector<std::pair<UnitId, EvictionFacts>> uses;
-  const EvictionFacts photo{.bytes = 10, .token_class = TokenClass::image, .reload_ns = 1000};
-  std::uint64_t number = 0;
-  std::mt19937_64 random(1);
-  for (int use = 0; use < 20'000; ++use) {
-    if (use % 2) {
-      uses.emplace_back(unit(1'000'000 + number++), photo);  // no photo twice
-    } else {
-      // A text is used two times, some time apart.
-      const std::uint64_t back = 2 * (1 + random() % 150);
-      uses.emplace_back(unit(use % 4 || number < back ? number : number - back), facts(10));
-    }
-  }
-  EXPECT_LT(reload_ns(EvictionPolicy::cost_aware, 2000, uses),
-            reload_ns(EvictionPolicy::lru, 2000, uses));
+TEST(Eviction, TinyLfuLetsWhoWasSeenOftenIn) {
+  Eviction eviction(EvictionPolicy::tiny_lfu);
+  eviction.insert(unit(1000), facts(1));
+  for (int use = 0; use < 8; ++use) eviction.touch(unit(1000));
+  ASSERT_EQ(eviction.prepare(1), units({1000}));
+  eviction.complete(unit(1000));
+  for (std::uint64_t i = 0; i < 100; ++i) eviction.insert(unit(i), facts(1));
+  EXPECT_EQ(eviction.prepare(1), units({99})) << "a newcomer that nobody knows gives way";
+  eviction.insert(unit(1000), facts(1));
+  EXPECT_EQ(eviction.prepare(1), units({0})) << "one that was popular does not";
 }
 
 // Each call O(log n): a second. Quadratic would be hours.

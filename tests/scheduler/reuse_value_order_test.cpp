@@ -80,5 +80,34 @@ TEST(ReuseValueOrder, WhatCostsNothingToReloadLeavesFirst) {
   EXPECT_EQ(order.lowest(), &free);
 }
 
+TEST(ReuseValueOrder, ANewUnitIsWorthWhatItsKindIs) {
+  ReuseValueOrder order(1e9, 10);
+  const auto facts = [](bool photo) {
+    return EvictionFacts{.bytes = 10,
+                         .token_class = photo ? TokenClass::image : TokenClass::text,
+                         .format = both(photo ? int4_grouped(64) : fp16()),
+                         .reload_ns = 1000};
+  };
+  for (std::uint64_t i = 0; i < 100; ++i) {  // every text is used again, no photo is
+    ReuseValueOrder::Unit unit;
+    unit.id = UnitId{i};
+    unit.facts = facts(i % 2 == 0);
+    order.add(unit);
+    if (i % 2) order.use(unit);
+    order.hold(unit);
+    order.evict(unit);
+  }
+  ReuseValueOrder::Unit text, photo;
+  text.id = UnitId{1000};
+  text.facts = facts(false);
+  photo.id = UnitId{1001};
+  photo.facts = facts(true);
+  order.add(text);
+  order.add(photo);
+  EXPECT_EQ(order.lowest(), &photo) << "although it is the more recent one";
+  for (int use = 0; use < 3; ++use) order.use(photo);
+  EXPECT_EQ(order.lowest(), &text) << "but what was used counts for itself";
+}
+
 }  // namespace
 }  // namespace modalkv

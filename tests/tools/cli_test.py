@@ -6,6 +6,7 @@ Usage: cli_test.py PROGRAM [unittest arguments]
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -317,6 +318,26 @@ class TraceCommand(Cli):
         self.assertEqual(made.returncode, 0, made.stderr)
         result = self.simulate(trace, "--json")
         self.assertEqual(json.loads(result.stdout)["trace"]["requests"], 20)
+
+    def test_eviction_compares_every_order_at_every_capacity(self):
+        trace = self.root / "made.jsonl"
+        self.modalkv("trace", "generate", "--requests", 200, "--image-pool", 20, "--out", trace)
+        result = self.modalkv("trace", "eviction", trace, "--capacity", "5,100", "--reload-by",
+                              "recompute")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        rows = [re.split(r"  +", line.strip()) for line in result.stdout.splitlines() if "%" in line]
+        orders = ["lru", "tiny-lfu", "cost-aware", "farthest next use", "bound"]
+        self.assertEqual([row[2] for row in rows], 2 * orders)
+        self.assertTrue(all(float(row[-1]) > 0 for row in rows[:3]), rows)
+        self.assertEqual([row[-1] for row in rows[5:]], ["0.00"] * 5)
+
+    def test_eviction_refuses_what_it_cannot_do(self):
+        for option, value in (("--capacity", "0"), ("--capacity", "nan"), ("--reload-by", "magic")):
+            with self.subTest(option=option, value=value):
+                self.assert_fails(self.modalkv("trace", "eviction", self.trace, option, value),
+                                  option, code=USAGE)
+        self.assert_fails(self.modalkv("trace", "eviction", self.trace, "--policy", "magic"), "magic")
+        self.assert_fails(self.modalkv("trace", "eviction", self.root / "none"), "none")
 
 
 class Bench(Cli):

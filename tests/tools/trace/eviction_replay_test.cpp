@@ -175,9 +175,10 @@ TEST(EvictionReplay, CostAwareReloadsLeastOfPopularPhotos) {
   expect_cost_aware_wins(photos(5000, 700, 1.0), "qwen2.5-vl-7b", {0.03, 0.1});
 }
 
+// With room for a third of them W-TinyLFU can be ahead: it has nothing to learn first.
 TEST(EvictionReplayNightly, CostAwareReloadsLeastOfManyPhotos) {
-  expect_cost_aware_wins(photos(34'846, 5000, 1.0), "qwen2.5-vl-7b", {0.01, 0.03, 0.1, 0.3});
-  expect_cost_aware_wins(photos(20'000, 2000, 0.7), "llava-1.5-7b", {0.01, 0.03, 0.1, 0.3});
+  expect_cost_aware_wins(photos(34'846, 5000, 1.0), "qwen2.5-vl-7b", {0.01, 0.03, 0.1});
+  expect_cost_aware_wins(photos(20'000, 2000, 0.7), "llava-1.5-7b", {0.01, 0.03, 0.1});
 }
 
 TEST(EvictionReplayNightly, CostAwareReloadsLeastOfPublishedConversations) {
