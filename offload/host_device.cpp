@@ -83,6 +83,7 @@ void HostDevice::run_queue(std::size_t queue, std::stop_token stop) {
   const QueueInfo& info = infos_[queue];
   HostEffects effects(info.kind == QueueKind::host ? info.threads : 1);
   LinkPace link(info.copy_bytes_per_s, info.copy_ns);
+  link.idle_until(now());
   const bool paced = info.copy_bytes_per_s > 0 || info.copy_ns > 0;
   Sleep sleep;
   const auto run = [&](const Op& op, SpaceMemory memory) {
