@@ -1,13 +1,12 @@
 #include "offload/host_attention.hpp"
 
-#include <tbb/parallel_for.h>
-#include <tbb/task_arena.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <numeric>
 #include <vector>
+
+#include "offload/node_arena.hpp"
 
 namespace modalkv {
 namespace {
@@ -52,9 +51,11 @@ double token_cost(const SequenceAttention& sequence, const PageList& list) {
 
 class HostAttention::Impl {
  public:
-  explicit Impl(int threads) : arena_(threads) { arena_.initialize(); }
+  explicit Impl(int threads) : arena_(threads) {}
+  explicit Impl(std::span<const int> cpus) : arena_(cpus) {}
 
-  int threads() const { return arena_.max_concurrency(); }
+  int threads() const { return arena_.threads(); }
+  std::int64_t unbound() const { return arena_.unbound(); }
 
   void attend(std::span<const SequenceAttention> batch) {
     divide(batch);
@@ -66,11 +67,8 @@ class HostAttention::Impl {
         run(batch, pieces_[i]);
       }
     };
-    if (threads() == 1 || pieces_.size() == 1) {
-      work();
-    } else {
-      arena_.execute([&] { tbb::parallel_for(0, threads(), [&](int) { work(); }); });
-    }
+    arena_.run(static_cast<int>(std::min(pieces_.size(), static_cast<std::size_t>(threads()))),
+               work);
   }
 
  private:
@@ -169,7 +167,7 @@ class HostAttention::Impl {
     }
   }
 
-  tbb::task_arena arena_;
+  NodeArena arena_;
   std::vector<Piece> pieces_;
   std::vector<Parts> parts_;
   std::vector<float> scratch_;
@@ -177,6 +175,7 @@ class HostAttention::Impl {
 };
 
 HostAttention::HostAttention(int threads) : impl_(std::make_unique<Impl>(threads)) {}
+HostAttention::HostAttention(std::span<const int> cpus) : impl_(std::make_unique<Impl>(cpus)) {}
 HostAttention::~HostAttention() = default;
 
 void HostAttention::attend(std::span<const SequenceAttention> batch) {
@@ -185,6 +184,10 @@ void HostAttention::attend(std::span<const SequenceAttention> batch) {
 
 int HostAttention::threads() const {
   return impl_->threads();
+}
+
+std::int64_t HostAttention::unbound() const {
+  return impl_->unbound();
 }
 
 }  // namespace modalkv

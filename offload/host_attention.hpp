@@ -2,6 +2,7 @@
 // a single sequence keeps all cores busy.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <span>
 
@@ -21,6 +22,8 @@ class HostAttention {
  public:
   /// The calling thread is one of them.
   explicit HostAttention(int threads);
+  /// A thread a processor, and on these processors only: those of the node that holds the pages.
+  explicit HostAttention(std::span<const int> cpus);
   ~HostAttention();
   HostAttention(HostAttention&&) = delete;
 
@@ -29,6 +32,8 @@ class HostAttention {
   void attend(std::span<const SequenceAttention> batch);
 
   int threads() const;
+  /// How often a thread worked from anywhere, as the system would not bind it.
+  std::int64_t unbound() const;
 
  private:
   class Impl;

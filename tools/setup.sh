@@ -46,6 +46,8 @@ if [[ -n "${1:-}" ]]; then
 fi
 if [[ "${1:-}" == --nightly ]]; then
   needs+=("clang++ clang" "xz xz-utils")
+  # A machine of two NUMA nodes.
+  needs+=("qemu-system-x86_64 qemu-system-x86" "busybox busybox-static" "cpio cpio")
 fi
 
 present() {

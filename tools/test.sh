@@ -54,6 +54,8 @@ case "$depth" in
     tools/tsan_tbb.sh build/tsan-tbb
     leg asan architecture
     leg tsan architecture -D TBB_DIR="$PWD/build/tsan-tbb/lib/cmake/TBB"
+    # Without it the tests that boot it are shown as skipped.
+    if tools/vm_kernel.sh build/vm_kernel; then export MODALKV_VM_KERNEL=$PWD/build/vm_kernel; fi
     leg release ""
     fuzz 600
     ;;

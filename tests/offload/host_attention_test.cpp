@@ -2,6 +2,7 @@
 #include "offload/host_attention.hpp"
 
 #include <gtest/gtest.h>
+#include <sched.h>
 
 #include <cstring>
 #include <memory>
@@ -69,6 +70,20 @@ TEST(HostAttention, UnequalSequencesOnAnyNumberOfThreads) {
       ASSERT_NO_FATAL_FAILURE(batch.expect_agrees());
     }
   }
+}
+
+TEST(HostAttention, OnGivenProcessors) {
+  cpu_set_t allowed;
+  ASSERT_EQ(sched_getaffinity(0, sizeof allowed, &allowed), 0);
+  std::vector<int> cpus;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
+    if (CPU_ISSET(static_cast<unsigned>(cpu), &allowed)) cpus.push_back(cpu);
+  HostAttention attention(cpus);
+  EXPECT_EQ(attention.threads(), static_cast<int>(cpus.size()));
+  MadeBatch batch = unequal_batch();
+  batch.attend(attention);
+  batch.expect_agrees();
+  EXPECT_EQ(attention.unbound(), 0);
 }
 
 TEST(HostAttention, TheSameBytesEveryTime) {
