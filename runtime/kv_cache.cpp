@@ -419,6 +419,11 @@ Forked KvCache::fork(SequenceId id) {
   progress();
   source = find(id);
   if (source->lost_from != kNeverLost) return {Status::rejected};
+  // What is shared has to be known to be good.
+  const auto appends = [&](const Errand& errand) {
+    return errand.kind == Errand::Kind::append && errand.sequence == id;
+  };
+  if (std::any_of(errands_.begin(), errands_.end(), appends)) return {no_room(Status::busy)};
   const SequenceId copy = start(*source->layout);
   const Status status = share_blocks(*find(id), copy);
   if (status == Status::ok) return {status, copy};
@@ -512,7 +517,8 @@ Truncated KvCache::truncate(SequenceId id, Tokens tokens) {
   // The last block of each strand is open again where something of it went.
   const auto reopen = [&](std::vector<BlockId>& ids, bool open) {
     if (ids.empty() || !open) return;
-    for (Part& part : blocks_[ids.back()].parts) part.closed_layers = 0, part.incompressible = false;
+    for (Part& part : blocks_[ids.back()].parts)
+      part.closed_layers = 0, part.incompressible = false;
   };
   reopen(sequence->own, sequence->layout->own_tokens(kept) % config_.own_page_tokens != 0);
   reopen(sequence->visual, ends_in_block(*sequence, kept));

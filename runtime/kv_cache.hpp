@@ -203,8 +203,10 @@ class KvCache {
   // Outcomes
   void progress();
   void collect(const Completion& completion);
+  void end_append(const Errand& errand, Status status);
   void end_transition(const Errand& errand, Status status);
   void end_steps();
+  void spoil_steps(SequenceId sequence, std::uint64_t after_step, Status status);
   void lose(BlockId block, int layer, Status status);
   void lose(SequenceId sequence, Tokens first_token, int layer, Status status);
   void find_corruption(int layer);

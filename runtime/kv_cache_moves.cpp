@@ -379,14 +379,7 @@ void KvCache::collect(const Completion& completion) {
   if (status == Status::timeout) ++counters_.timeouts;
   switch (errand.kind) {
     case Errand::Kind::append:
-      if (const Running* sequence = find(errand.sequence);
-          status != Status::ok && sequence != nullptr && sequence->epoch == errand.epoch)
-        // What fails half-way may have spoiled whole pages.
-        lose(errand.sequence,
-             status == Status::rejected || status == Status::cancelled
-                 ? errand.first_token
-                 : page_begin(*sequence, errand.first_token),
-             errand.layer, status);
+      if (status != Status::ok) end_append(errand, status);
       break;
     case Errand::Kind::transition:
       end_transition(errand, status);
@@ -406,6 +399,28 @@ void KvCache::collect(const Completion& completion) {
       break;  // a step that reads what it did not bring is cancelled
   }
   end_steps();
+}
+
+// An append that failed. What fails half-way may have spoiled the whole of its pages: those of its
+// first tokens hold older ones too, also where its own have been truncated since.
+void KvCache::end_append(const Errand& errand, Status status) {
+  spoil_steps(errand.sequence, errand.step, status);
+  const Running* sequence = find(errand.sequence);
+  if (sequence == nullptr) return;
+  const bool spoils = status != Status::rejected && status != Status::cancelled;
+  if (spoils) {
+    lose(errand.sequence, page_begin(*sequence, errand.first_token), errand.layer, status);
+  } else if (sequence->epoch == errand.epoch) {
+    lose(errand.sequence, errand.first_token, errand.layer, status);
+  }
+}
+
+// Steps in flight that may have read what is lost, also of a sequence that is gone by now.
+void KvCache::spoil_steps(SequenceId id, std::uint64_t after_step, Status status) {
+  for (Step& step : steps_)
+    if (step.id > after_step && step.status == Status::ok &&
+        std::find(step.sequences.begin(), step.sequences.end(), id) != step.sequences.end())
+      step.status = status;
 }
 
 void KvCache::end_transition(const Errand& errand, Status status) {
@@ -468,13 +483,9 @@ Tokens KvCache::page_begin(const Running& sequence, Tokens token) const {
 void KvCache::lose(SequenceId id, Tokens first_token, int layer, Status status) {
   Running* sequence = find(id);
   if (sequence == nullptr) return;
-  // Steps that may have read it are worth nothing.
-  for (Step& step : steps_)
-    if (step.status == Status::ok &&
-        std::find(step.sequences.begin(), step.sequences.end(), id) != step.sequences.end())
-      step.status = status;
-  if (first_token >= sequence->lost_from) return;
+  spoil_steps(id, 0, status);
   const Tokens longest = *std::max_element(sequence->appended.begin(), sequence->appended.end());
+  if (first_token >= std::min(longest, sequence->lost_from)) return;
   counters_.lost_tokens += std::min(longest, sequence->lost_from) - first_token;
   sequence->lost_from = first_token;
   events_.push_back({.kind = RuntimeEvent::Kind::lost,

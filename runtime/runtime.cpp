@@ -109,8 +109,7 @@ class Runtime::Impl {
         demand.problem({counts.high_only, counts.text_low, counts.visual_low, text + visual});
     const Tokens sequences = cache_.awake_sequences();
     problem.compute = cost.compute({.decode_tokens = sequences, .sampled_tokens = sequences});
-    problem.device_budget_bytes =
-        config_.device_bytes - config_.partials_bytes;  // as the plan counts: staging included
+    problem.device_budget_bytes = cache_.device_page_bytes();
     problem.host_budget_bytes = pools_[0].usable_bytes();
     const auto placement = plan_placement(problem);
     if (!placement) return {};

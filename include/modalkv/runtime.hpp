@@ -137,7 +137,8 @@ class Runtime {
   std::optional<SequenceId> begin(std::span<const Segment> prompt);
 
   /// Takes K and V of the next tokens, encodes where the plan says so. All layers are given the
-  /// same chunks.
+  /// same chunks, and the new pages of a chunk in all layers must fit the device at once: nothing
+  /// of them moves before the last layer has them.
   ///   ok        an event will follow only where this fails: `lost`
   ///   busy      no room now
   ///   no_space  no memory, and nothing that could be moved

@@ -1,4 +1,5 @@
-# Installs BUILD below WORK, builds and runs CONSUMER against it, and runs the installed program.
+# Installs BUILD below WORK, builds and runs CONSUMER and the example engine against it, and runs the
+# installed program.
 function(run)
   execute_process(COMMAND ${ARGN} WORKING_DIRECTORY ${WORK} RESULT_VARIABLE code
                   OUTPUT_VARIABLE output ERROR_VARIABLE output)
@@ -19,12 +20,20 @@ file(REMOVE_RECURSE ${WORK})
 file(MAKE_DIRECTORY ${WORK})
 run(${CMAKE_COMMAND} --install ${BUILD} --prefix ${WORK}/prefix)
 
-run(${CMAKE_COMMAND} -S ${CONSUMER} -B ${WORK}/build -G ${GENERATOR}
-    -D CMAKE_PREFIX_PATH=${WORK}/prefix -D CMAKE_CXX_COMPILER=${COMPILER}
-    -D CMAKE_CXX_FLAGS=${FLAGS} -D EXPECTED_VERSION=${VERSION})
-run(${CMAKE_COMMAND} --build ${WORK}/build)
-run(${WORK}/build/consumer)
+function(build source)
+  get_filename_component(name ${source} NAME)
+  run(${CMAKE_COMMAND} -S ${source} -B ${WORK}/${name} -G ${GENERATOR}
+      -D CMAKE_PREFIX_PATH=${WORK}/prefix -D CMAKE_CXX_COMPILER=${COMPILER}
+      -D CMAKE_CXX_FLAGS=${FLAGS} -D EXPECTED_VERSION=${VERSION})
+  run(${CMAKE_COMMAND} --build ${WORK}/${name})
+  run(${WORK}/${name}/${name})
+  set(output "${output}" PARENT_SCOPE)
+endfunction()
+
+build(${CONSUMER})
 expect("^linked modalkv ${VERSION}\n$")
+build(${EXAMPLES}/engine_loop)
+expect("the first [0-9]+ of 32 answered tokens are the same")
 
 if(EXISTS ${WORK}/prefix/bin/modalkv)
   unset(ENV{MODALKV_PROFILE_DIR})

@@ -210,6 +210,7 @@ int main() try {
   // A tenth of the memory for KV: image tokens may be compressed, and leave.
   config.device_bytes = 9 * modalkv::kMiB;
   config.policy.selection = modalkv::Selection::text_centric;
+  config.policy.keep = 0.1;
   config.policy.visual_low = modalkv::both(modalkv::int4_token_head());
   config.policy.places.streamed = true;
   const std::vector<int> compressed = run("text-centric, on a small device", config);
