@@ -7,6 +7,8 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <map>
 #include <mutex>
 #include <set>
@@ -122,6 +124,38 @@ TEST_F(TwoNodesNightly, AFullNodeEndsThePoolAndNotTheProcess) {
             (std::map<int, std::int64_t>{{node.index, usable / 4096}}));
   EXPECT_NE(pool.report().stopped_by, "");
   std::puts(describe(pool.report()).c_str());
+}
+
+void write(const std::string& file, const std::string& text) {
+  ASSERT_TRUE(std::ofstream(file) << text << std::flush) << file;
+}
+
+TEST_F(TwoNodesNightly, ACgroupsLimitEndsThePoolAndNotTheProcess) {
+  if (std::getenv("MODALKV_EXPECT_TWO_NODES") == nullptr)
+    GTEST_SKIP() << "not run: it would change the machine's cgroups";
+  const std::string root = "/sys/fs/cgroup/", group = root + "limited/";
+  write(root + "cgroup.subtree_control", "+memory");
+  std::filesystem::create_directory(group);
+  write(group + "memory.max", std::to_string(200 * kMiB));
+  write(group + "cgroup.procs", "0");
+  {
+    HostMemory memory;
+    MlockPinner pinner;
+    HostPoolConfig config = config_;
+    config.bytes = 320 * kMiB;
+    config.headroom_bytes = 48 * kMiB;
+    HostPool pool(*homes_[1], config, memory, pinner);
+    EXPECT_EQ(pool.report().room_at_start.limited_by, "the memory limit of cgroup /limited");
+    while (pool.grow({})) {
+    }
+    EXPECT_EQ(pool.usable_bytes(), 4 * config.chunk_bytes);
+    EXPECT_EQ(pool.report().stopped_by.find("the memory limit of cgroup /limited has"), 0u);
+    std::puts(describe(pool.report()).c_str());
+  }
+  write(root + "cgroup.procs", "0");
+  std::ifstream events(group + "memory.events");
+  const std::string text{std::istreambuf_iterator<char>(events), {}};
+  EXPECT_NE(text.find("oom_kill 0"), std::string::npos) << text;
 }
 
 TEST_F(TwoNodesNightly, ThreadsOfANodeRunThere) {

@@ -36,6 +36,7 @@ cat >"$root/init" <<INIT
 /bin/busybox mount -t sysfs sysfs /sys
 /bin/busybox mount -t devtmpfs dev /dev
 /bin/busybox mount -t tmpfs tmp /tmp
+/bin/busybox mount -t cgroup2 cgroup2 /sys/fs/cgroup
 export LD_LIBRARY_PATH=/lib:/lib/x86_64-linux-gnu MODALKV_EXPECT_TWO_NODES=1
 /bin/tests --gtest_color=no '--gtest_filter=$filter'
 echo "guest: exit status \$?"
