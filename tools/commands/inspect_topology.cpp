@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "offload/gpu_probe.hpp"
+#include "offload/memory_room.hpp"
 #include "tools/report/text_table.hpp"
 
 namespace modalkv {
@@ -75,20 +76,27 @@ std::string as_json(const Topology& topology, const GpuProbe& probe) {
   return json.dump(2) + "\n";
 }
 
-std::string intentions(const Topology& topology, const std::string& gpu) {
+// Of this machine, which may have promised its memory to others or be under a limit.
+std::string room_now(const TopologyNode& node, bool here) {
+  if (!here) return {};
+  const MemoryRoom room = memory_room(node.index);
+  return fmt::format(" ({:.1f} GiB to be had now: {})", gib(room.bytes), room.limited_by);
+}
+
+std::string intentions(const Topology& topology, const std::string& gpu, bool here) {
   const Homes homes = homes_by_distance(topology, gpu);
   std::string text = gpu.empty() ? "\nmodalkv will" : fmt::format("\nFor {} modalkv will", gpu);
   if (homes.empty())
     return text + " refuse to keep KV on the host: no node has memory and processors\n";
   text += " fill a pool a node, in this order, and attend to it there:\n";
   for (const TopologyNode* node : homes)
-    text +=
-        fmt::format("  node {}: pinned pool of up to {:.1f} GiB; {} attention threads on {}\n",
-                    node->index, gib(node->memory_bytes), node->cores.size(), ranges(node->cores));
+    text += fmt::format(
+        "  node {}: pinned pool of up to {:.1f} GiB{}; {} attention threads on {}\n", node->index,
+        gib(node->memory_bytes), room_now(*node, here), node->cores.size(), ranges(node->cores));
   return text;
 }
 
-std::string as_text(const Topology& topology, const GpuProbe& probe) {
+std::string as_text(const Topology& topology, const GpuProbe& probe, bool here) {
   TextTable table({{"NUMA node", TextTable::Align::left},
                    {"memory GiB"},
                    {"cores"},
@@ -111,7 +119,8 @@ std::string as_text(const Topology& topology, const GpuProbe& probe) {
   if (probe.gpus.empty()) out += fmt::format("none ({})\n", probe.reason);
   for (const GpuInfo& gpu : probe.gpus)
     out += fmt::format("{} {:.1f} GiB at {}\n", gpu.name, gib(gpu.memory_bytes), gpu.pci_bus_id);
-  for (const std::string& gpu : served_gpus(topology, probe)) out += intentions(topology, gpu);
+  for (const std::string& gpu : served_gpus(topology, probe))
+    out += intentions(topology, gpu, here);
   return out;
 }
 
@@ -121,7 +130,7 @@ std::string describe_topology(const TopologySource& source, bool json) {
   const Topology topology = read_topology(source);
   const bool here = source.synthetic.empty() && source.xml_file.empty();
   const GpuProbe probe = here ? probe_gpus() : GpuProbe{.gpus = {}, .reason = "not this machine"};
-  return json ? as_json(topology, probe) : as_text(topology, probe);
+  return json ? as_json(topology, probe) : as_text(topology, probe, here);
 }
 
 }  // namespace modalkv
