@@ -2,6 +2,9 @@
 //
 // BOOST_ASIO_DISABLE_EPOLL stays undefined: files need io_uring all the same, an admin socket then
 // works where io_uring is forbidden, and Asio's types are laid out as in an engine that links us.
+#include <fcntl.h>
+
+#include <algorithm>
 #include <atomic>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/executor_work_guard.hpp>
@@ -11,6 +14,8 @@
 #include <boost/asio/read_at.hpp>
 #include <boost/asio/write_at.hpp>
 #include <boost/system/system_error.hpp>
+#include <chrono>
+#include <vector>
 
 #include "offload/block_file_backends.hpp"
 #include "offload/ring.hpp"
@@ -32,9 +37,14 @@ Status status_of(const error_code& error) {
 class UringFile final : public BlockFile {
  public:
   UringFile(FileDescriptor file, std::size_t max_in_flight)
-      : BlockFile(max_in_flight), done_(max_in_flight), descriptor_(file.get()), file_(io_) {
-    file_.assign(file.get());
-    file.release();
+      : BlockFile(max_in_flight), done_(max_in_flight), file_(std::move(file)) {
+    for (std::size_t i = 0; i < max_in_flight; ++i) {
+      FileDescriptor lane(::fcntl(file_.get(), F_DUPFD_CLOEXEC, 0));
+      if (!lane.is_open()) throw Error(std::string("no file descriptor: ") + std::strerror(errno));
+      lanes_.emplace_back(io_, lane.get());
+      lane.release();
+      idle_.push_back(i);
+    }
   }
   // Buffers of what is in flight are the kernel's until it ends.
   ~UringFile() override {
@@ -59,33 +69,41 @@ class UringFile final : public BlockFile {
   }
 
   Status sync() override {
-    return ::fdatasync(descriptor_) == 0 ? Status::ok : status_of_errno(errno);
+    return ::fdatasync(file_.get()) == 0 ? Status::ok : status_of_errno(errno);
   }
 
  private:
   void start(const BlockTransfer& transfer) override {
+    const std::size_t lane = idle_.back();
+    idle_.pop_back();
     const auto offset = static_cast<std::uint64_t>(transfer.offset);
     const auto bytes = static_cast<std::size_t>(transfer.bytes);
     const auto rest = [bytes](const error_code& error, std::size_t so_far) {
       return error ? 0 : bytes - so_far;
     };
-    const auto finish = [this, tag = transfer.tag](const error_code& error, std::size_t moved) {
+    const auto finish = [this, lane, tag = transfer.tag](const error_code& error,
+                                                         std::size_t moved) {
+      idle_.push_back(lane);
       done_.push_back({tag, status_of(error), static_cast<Bytes>(moved)});
     };
     if (transfer.kind == BlockTransfer::Kind::read) {
-      asio::async_read_at(file_, offset, asio::buffer(transfer.memory, bytes), rest, finish);
+      asio::async_read_at(lanes_[lane], offset, asio::buffer(transfer.memory, bytes), rest, finish);
     } else {
-      asio::async_write_at(file_, offset, asio::buffer(transfer.memory, bytes), rest, finish);
+      asio::async_write_at(lanes_[lane], offset, asio::buffer(transfer.memory, bytes), rest,
+                           finish);
     }
   }
   void run_one(Nanos timeout_ns) { io_.run_one_for(std::chrono::nanoseconds(timeout_ns)); }
 
   Ring<BlockCompletion> done_;
   std::atomic<bool> woken_ = false;
-  const int descriptor_;  // file_'s, for sync() on another thread
+  const FileDescriptor file_;  // for sync(), on another thread
   asio::io_context io_{1};
   asio::executor_work_guard<asio::io_context::executor_type> stay_ = asio::make_work_guard(io_);
-  asio::random_access_file file_;
+  // Asio starts a file's next read once the one before has ended, and writes likewise: a file
+  // object for each transfer, then.
+  std::vector<asio::random_access_file> lanes_;
+  std::vector<std::size_t> idle_;
 };
 
 }  // namespace
