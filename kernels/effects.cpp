@@ -36,6 +36,14 @@ class Effects {
     std::memcpy(&expected, at(verify.expected), sizeof(expected));
     return checksum({at(verify.of), size(verify.of)}) == expected ? Status::ok : Status::checksum;
   }
+  Status operator()(const VerifyPage& verify) const {
+    const std::span page = as<const std::byte>(verify.page);
+    if (verify_page(page) != Status::ok) return Status::checksum;
+    const PageTrailer trailer = read_trailer(page);
+    return trailer.content == verify.content && trailer.generation == verify.generation
+               ? Status::ok
+               : Status::checksum;
+  }
   Status operator()(const Encode& encode) const {
     const PageShape& shape = encode.shape;
     const PageTrailer trailer{encode.content, encode.generation,
@@ -62,7 +70,7 @@ class Effects {
   Status operator()(const Decode& decode) const {
     const PageShape& shape = decode.shape;
     const std::span page = as<std::byte>(decode.page);
-    if (verify_page(shape, page) != Status::ok || read_trailer(shape, page).tokens != decode.tokens)
+    if (verify_page(page) != Status::ok || read_trailer(page).tokens != decode.tokens)
       return Status::checksum;
     const TensorScales scales{decode.key_scale, decode.value_scale};
     const KeyBias bias = key_bias(decode.key_bias, shape);

@@ -131,15 +131,15 @@ void write_trailer(const PageShape& shape, const PageTrailer& trailer, std::span
   store(kTrailerChecksum, checksum(page.first(static_cast<std::size_t>(at + kTrailerChecksum))));
 }
 
-PageTrailer read_trailer(const PageShape& shape, std::span<const std::byte> page) {
-  const Bytes at = PageLayout(shape).trailer();
+PageTrailer read_trailer(std::span<const std::byte> page) {
+  const Bytes at = static_cast<Bytes>(page.size()) - kPageTrailerBytes;
   return {{load<std::array<std::uint64_t, 4>>(page, at + kTrailerContentId)},
           load<std::uint64_t>(page, at + kTrailerGeneration),
           load<std::uint32_t>(page, at + kTrailerTokens)};
 }
 
-Status verify_page(const PageShape& shape, std::span<const std::byte> page) {
-  const Bytes at = PageLayout(shape).trailer() + kTrailerChecksum;
+Status verify_page(std::span<const std::byte> page) {
+  const Bytes at = static_cast<Bytes>(page.size()) - kPageTrailerBytes + kTrailerChecksum;
   return checksum(page.first(static_cast<std::size_t>(at))) == load<std::uint64_t>(page, at)
              ? Status::ok
              : Status::checksum;

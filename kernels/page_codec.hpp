@@ -77,8 +77,8 @@ void decode_values(const PageShape& shape, std::span<const std::byte> page,
 
 /// The trailer, with the checksum of the page as it is.
 void write_trailer(const PageShape& shape, const PageTrailer& trailer, std::span<std::byte> page);
-PageTrailer read_trailer(const PageShape& shape, std::span<const std::byte> page);
+PageTrailer read_trailer(std::span<const std::byte> page);
 /// Status::checksum where the page is not what was encoded.
-Status verify_page(const PageShape& shape, std::span<const std::byte> page);
+Status verify_page(std::span<const std::byte> page);
 
 }  // namespace modalkv

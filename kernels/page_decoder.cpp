@@ -144,7 +144,7 @@ template <typename Use>
 void for_each_vector(const PageShape& shape, std::span<const std::byte> page, bool in_values,
                      float tensor_scale, const KnownBias& known, Use use) {
   const KeyTransform transform(shape, known);
-  const Tokens used = std::min<Tokens>(read_trailer(shape, page).tokens, shape.tokens);
+  const Tokens used = std::min<Tokens>(read_trailer(page).tokens, shape.tokens);
   TileDecoder tile(shape, page, in_values, tensor_scale);
   for (Tokens begin = 0; begin < used; begin += kLineRows)
     for (int head = 0; head < shape.kv_heads; ++head) {

@@ -30,7 +30,7 @@ Seal make_seal(const PageKey& key, std::uint64_t generation, std::span<const std
 
 Status seal_page(const PageKey& key, std::uint64_t generation, std::span<std::byte> stored) {
   const auto page = stored.first(static_cast<std::size_t>(page_bytes(key.shape)));
-  if (const Status status = verify_page(key.shape, page); status != Status::ok) return status;
+  if (const Status status = verify_page(page); status != Status::ok) return status;
   std::fill(stored.begin() + static_cast<std::ptrdiff_t>(page.size()), stored.end(), std::byte{0});
   const Seal seal = make_seal(key, generation, page);
   std::copy(seal.begin(), seal.end(), stored.last<kPageSealBytes>().begin());
@@ -43,7 +43,7 @@ Status verify_sealed(const PageKey& key, std::uint64_t generation,
   const Seal seal = make_seal(key, generation, page);
   if (!std::equal(seal.begin(), seal.end(), stored.last<kPageSealBytes>().begin()))
     return Status::checksum;
-  return verify_page(key.shape, page);
+  return verify_page(page);
 }
 
 }  // namespace modalkv

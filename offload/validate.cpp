@@ -30,6 +30,12 @@ struct ShapeCheck {
   const char* operator()(const Verify& verify) const {
     return unless(verify.expected.bytes == kChecksumBytes, "a checksum takes 8 bytes");
   }
+  const char* operator()(const VerifyPage& verify) const {
+    if (!aligned(verify.page, kPageAlignmentBytes)) return "the page is not aligned to 64 bytes";
+    return unless(
+        verify.page.bytes >= kPageTrailerBytes && verify.page.bytes % kPageAlignmentBytes == 0,
+        "no page has this length");
+  }
   static const char* one_page(const Address& page, const PageShape& shape, Tokens tokens) {
     if (!is_page(shape)) return "no page has this shape";
     if (tokens < 1 || tokens > shape.tokens) return "tokens do not fit the page";

@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "kernels/page_layout.hpp"
 #include "runtime/kv_cache.hpp"
 
 namespace modalkv {
@@ -334,15 +333,13 @@ Submitted KvCache::submit_chunk(std::span<const AttendRequest> batch, int layer,
     const ListedPages& list = lists_[i];
     if (list.place != PagePlace::staged || list.chunk != chunk) continue;
     point_to_slot(list, where);
-    const PageShape page_shape = shape(list.strand, list.low);
     for (const ListedPage& page : list.pages)
       if (is_complete(*page.block) && config_.verify_every > 0 &&
           ++streamed_pages_ % config_.verify_every == 0) {
         ++counters_.verified_pages;
-        const Bytes begin = where.offset + page.staged_at;
-        const Bytes sum = PageLayout(page_shape).trailer() + kTrailerChecksum;
-        ops_.push_back(
-            Verify{{where.space, begin, sum}, {where.space, begin + sum, kChecksumBytes}});
+        ops_.push_back(VerifyPage{{where.space, where.offset + page.staged_at, page.page.bytes},
+                                  identity(page.id, layer),
+                                  page.id.generation});
       }
   }
   for (std::size_t i = 0; i < lists_.size(); ++i)

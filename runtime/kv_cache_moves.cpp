@@ -4,7 +4,6 @@
 #include <tuple>
 
 #include "kernels/page_codec.hpp"
-#include "kernels/page_layout.hpp"
 #include "runtime/kv_cache.hpp"
 
 namespace modalkv {
@@ -522,7 +521,10 @@ void KvCache::find_corruption(int layer) {
     if (!on_host(part.state) || part.closed_layers < blocks_.layers_of(kind)) return;
     const Address& page = block.pages[static_cast<std::size_t>(layer)].now;
     const std::span bytes(host_memory_ + page.offset, static_cast<std::size_t>(page.bytes));
-    if (verify_page(shape(block.strand, part.low), bytes) != Status::ok) corrupt.push_back(id);
+    const PageTrailer trailer = read_trailer(bytes);
+    if (verify_page(bytes) != Status::ok || trailer.content != identity(id, layer) ||
+        trailer.generation != id.generation)
+      corrupt.push_back(id);
   });
   counters_.corrupt_pages += static_cast<std::int64_t>(corrupt.size());
   for (const BlockId id : corrupt) lose(id, layer, Status::checksum);

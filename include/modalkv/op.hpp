@@ -57,6 +57,14 @@ struct Verify {
   Address of, expected;
 };
 
+/// Ends in Status::checksum where a page is not what was encoded, or not the page that it should
+/// be: content and generation are those in its trailer.
+struct VerifyPage {
+  Address page;
+  ContentId content{};
+  std::uint64_t generation = 0;
+};
+
 /// A bias that all keys carry before RoPE and that pages of fewer than 16 bits leave out
 /// (kernels/key_bias.hpp). No bytes: none, keys are stored whole.
 struct KeyBiasAddress {
@@ -181,8 +189,8 @@ struct EngineWork {
   Nanos duration_ns = 0;
 };
 
-using Op = std::variant<Copy, Fill, Checksum, Verify, Encode, Append, Close, Decode, Attend, Merge,
-                        Finish, Score, EngineWork>;
+using Op = std::variant<Copy, Fill, Checksum, Verify, VerifyPage, Encode, Append, Close, Decode,
+                        Attend, Merge, Finish, Score, EngineWork>;
 
 static_assert(std::is_trivially_copyable_v<Op>, "an operation is a plain value");
 
@@ -200,9 +208,9 @@ constexpr Bytes score_scratch_bytes(const PageShape& shape) {
 }
 
 constexpr std::string_view name(const Op& op) {
-  constexpr std::string_view names[] = {"copy",   "fill",  "checksum",   "verify", "encode",
-                                        "append", "close", "decode",     "attend", "merge",
-                                        "finish", "score", "engine work"};
+  constexpr std::string_view names[] = {"copy",   "fill",   "checksum", "verify",     "verify page",
+                                        "encode", "append", "close",    "decode",     "attend",
+                                        "merge",  "finish", "score",    "engine work"};
   return names[op.index()];
 }
 
@@ -263,6 +271,7 @@ constexpr Accesses accesses(const Op& op) {
           [](const Fill& fill) { return Accesses{}.writes(fill.to); },
           [](const Checksum& sum) { return Accesses{}.reads(sum.of).writes(sum.to); },
           [](const Verify& verify) { return Accesses{}.reads(verify.of).reads(verify.expected); },
+          [](const VerifyPage& verify) { return Accesses{}.reads(verify.page); },
           [](const Encode& encode) {
             return Accesses{}
                 .reads(encode.keys)
@@ -336,6 +345,9 @@ constexpr OpCost cost(const Op& op) {
           },
           [](const Verify& verify) {
             return OpCost{verify.of.bytes, 0, 0};
+          },
+          [](const VerifyPage& verify) {
+            return OpCost{verify.page.bytes, 0, 0};
           },
           [](const Encode& encode) {
             return OpCost{encode.keys.bytes + encode.values.bytes, encode.page.bytes, 0};

@@ -159,12 +159,16 @@ TEST(Effects, AnOpenPageIsFilledClosedAndDecoded) {
   Decode decode{page, space.room(k.bytes), space.room(v.bytes), shape, 5};
   EXPECT_EQ(space.perform(decode), Status::checksum);  // still open
   ASSERT_EQ(space.perform(Close{page, shape, 5, {{4, 3, 2, 1}}, 8}), Status::ok);
-  EXPECT_EQ(read_trailer(shape, space.at(page)).generation, 8u);
-  EXPECT_EQ(read_trailer(shape, space.at(page)).content, (ContentId{{4, 3, 2, 1}}));
+  EXPECT_EQ(read_trailer(space.at(page)).generation, 8u);
+  EXPECT_EQ(read_trailer(space.at(page)).content, (ContentId{{4, 3, 2, 1}}));
   ASSERT_EQ(space.perform(decode), Status::ok);
   EXPECT_EQ(space.at(decode.keys), space.at(k));
   EXPECT_EQ(space.at(decode.values), space.at(v));
+  EXPECT_EQ(space.perform(VerifyPage{page, {{4, 3, 2, 1}}, 8}), Status::ok);
+  EXPECT_EQ(space.perform(VerifyPage{page, {{4, 3, 2, 1}}, 9}), Status::checksum);
+  EXPECT_EQ(space.perform(VerifyPage{page, {{4, 3, 2, 0}}, 8}), Status::checksum);
   ASSERT_EQ(space.perform(Fill{{page.space, page.offset, 1}, 77}), Status::ok);
+  EXPECT_EQ(space.perform(VerifyPage{page, {{4, 3, 2, 1}}, 8}), Status::checksum);
   EXPECT_EQ(space.perform(decode), Status::checksum);
 }
 

@@ -304,13 +304,13 @@ TEST(PageCodec, DecodesTo16BitsAsToFloatsRounded) {
 
 // Flips bits of every byte, those in `bits(byte)`, one at a time.
 template <typename Bits>
-void expect_flips_are_seen(const PageShape& shape, Page& page, Bits bits) {
-  ASSERT_EQ(verify_page(shape, page), Status::ok);
+void expect_flips_are_seen(Page& page, Bits bits) {
+  ASSERT_EQ(verify_page(page), Status::ok);
   for (std::size_t i = 0; i < page.size(); ++i)
     for (unsigned left = bits(i); left != 0; left &= left - 1) {
       const auto bit = static_cast<std::byte>(left & -left);
       page[i] ^= bit;
-      ASSERT_EQ(verify_page(shape, page), Status::checksum) << "byte " << i;
+      ASSERT_EQ(verify_page(page), Status::checksum) << "byte " << i;
       page[i] ^= bit;
     }
 }
@@ -329,7 +329,7 @@ TEST(PageCodec, AFlippedBitInAnyByteIsDetected) {
       const Tensor keys(shape, NumberFormat::fp16, Data::normal, i);
       Page page = encode(shape, keys, keys, tokens).page;
       ASSERT_NO_FATAL_FAILURE(expect_flips_are_seen(
-          shape, page, [&](std::size_t) { return small ? 0xffu : 1u << random() % 8; }));
+          page, [&](std::size_t) { return small ? 0xffu : 1u << random() % 8; }));
       padded |= reference::PageReader(shape, page).metadata_end() + 64 < page.size();
     }
   }
@@ -340,7 +340,7 @@ TEST(PageCodec, TheTrailerSaysWhatItWasTold) {
   const PageShape shape{16, 2, 64, {int4_token_head(), int2_grouped(32)}};
   const Tensor keys(shape, NumberFormat::fp16, Data::normal, 1);
   const Page page = encode(shape, keys, keys, 11).page;
-  const PageTrailer trailer = read_trailer(shape, page);
+  const PageTrailer trailer = read_trailer(page);
   EXPECT_EQ(trailer.content, (ContentId{{1, 2, 3, 4}}));
   EXPECT_EQ(trailer.generation, 99u);
   EXPECT_EQ(trailer.tokens, 11u);

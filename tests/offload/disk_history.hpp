@@ -18,7 +18,7 @@ inline std::optional<std::uint64_t> served_version(PageDisk& disk, std::uint64_t
   const PageKey key = numbered_key(number);
   if (!disk.contains(key)) return std::nullopt;
   const Loaded loaded = load(disk, number);
-  const std::uint64_t version = read_trailer(key.shape, loaded.page).generation;
+  const std::uint64_t version = read_trailer(loaded.page).generation;
   EXPECT_EQ(loaded.status, Status::ok) << number << " is here and not served";
   EXPECT_EQ(loaded.page, numbered_page(number, version)) << "another page was served";
   return version;

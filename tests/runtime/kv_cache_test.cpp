@@ -2,10 +2,13 @@
 // and under faults.
 #include "runtime/kv_cache.hpp"
 
+#include <gtest/gtest-spi.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <array>
+#include <deque>
+#include <optional>
 
 #include "kernels/page_codec.hpp"
 #include "tests/offload/devices.hpp"
@@ -177,24 +180,29 @@ class Streaming {
   SpaceId space_{};
 };
 
+// Where the host holds the compressed image pages of a layer.
+std::vector<std::span<std::byte>> image_pages(Streaming& engine, std::uint64_t layer) {
+  const PageShape shape{64, 2, 32, both(int4_token_head())};
+  std::vector<std::span<std::byte>> pages;
+  for (Bytes at = 0; at + page_bytes(shape) <= 4 * kMiB; at += 64) {
+    const std::span page(engine.host_memory().data() + at,
+                         static_cast<std::size_t>(page_bytes(shape)));
+    const PageTrailer trailer = read_trailer(page);
+    if (trailer.tokens == 64 && trailer.content.words[2] == layer &&
+        verify_page(page) == Status::ok)
+      pages.push_back(page);
+  }
+  return pages;
+}
+
 TEST(KvCache, ASpoiledPageFailsTheStepAndNamesWhatToRecompute) {
   Streaming engine;
   ASSERT_EQ(engine.append_everywhere(132), Status::ok);
   EXPECT_TRUE(engine.events().empty());
   ASSERT_EQ(engine.cache().counters().left_bytes > 0, true) << engine.cache().describe();
-  // A bit of the second image block of the last layer: find it by what its trailer says.
-  const PageShape shape{64, 2, 32, both(int4_token_head())};
-  std::size_t spoiled = 0;
-  for (Bytes at = 0; at + page_bytes(shape) <= 4 * kMiB; at += 64) {
-    const std::span page(engine.host_memory().data() + at,
-                         static_cast<std::size_t>(page_bytes(shape)));
-    const PageTrailer trailer = read_trailer(shape, page);
-    if (trailer.tokens != 64 || trailer.content.words[2] != 2 ||
-        verify_page(shape, page) != Status::ok)
-      continue;
-    if (++spoiled == 2) page[100] ^= std::byte{4};
-  }
-  ASSERT_EQ(spoiled, 2u);
+  const auto pages = image_pages(engine, 2);
+  ASSERT_EQ(pages.size(), 2u);
+  pages[1][100] ^= std::byte{4};
   ASSERT_EQ(engine.attend(1).status, Status::ok);
   ASSERT_EQ(engine.events().at(0).status, Status::ok) << "another layer is well";
   const Attended spoiled_step = engine.attend(2);
@@ -216,6 +224,85 @@ TEST(KvCache, ASpoiledPageFailsTheStepAndNamesWhatToRecompute) {
   EXPECT_TRUE(engine.events().empty());
   ASSERT_EQ(engine.attend(2).status, Status::ok);
   EXPECT_EQ(engine.events().at(0).status, Status::ok);
+}
+
+TEST(KvCache, SwappedPagesAreFoundThoughEachIsWhole) {
+  Streaming engine;
+  ASSERT_EQ(engine.append_everywhere(132), Status::ok);
+  EXPECT_TRUE(engine.events().empty());
+  const auto pages = image_pages(engine, 1);
+  ASSERT_EQ(pages.size(), 2u);
+  std::swap_ranges(pages[0].begin(), pages[0].end(), pages[1].begin());
+  ASSERT_EQ(engine.attend(1).status, Status::ok);
+  const auto events = engine.events();
+  ASSERT_EQ(events.size(), 2u);
+  for (const RuntimeEvent& event : events) {
+    EXPECT_EQ(event.status, Status::checksum);
+    if (event.kind == RuntimeEvent::Kind::lost) {
+      EXPECT_EQ(event.first_token, 0);
+    }
+  }
+  EXPECT_EQ(engine.cache().counters().corrupt_pages, 2);
+}
+
+// Bugs planted between the cache and the checker: each must be found by it.
+class Careless final : public ForwardingDevice {
+ public:
+  enum class Bug : std::uint8_t { none, forgets_events, ends_early };
+  Careless(Device& inner, Bug bug) : ForwardingDevice(inner), bug_(bug) {}
+
+  RegisteredSpace register_space(const SpaceInfo& info) override {
+    return inner_.register_space(info);
+  }
+  Submitted submit(QueueId queue, std::span<const Op> ops, std::span<const Ticket> after) override {
+    const Submitted submitted =
+        inner_.submit(queue, ops, bug_ == Bug::forgets_events ? std::span<const Ticket>{} : after);
+    if (bug_ == Bug::ends_early && submitted.status == Status::ok)
+      early_.push_back({submitted.ticket, Status::ok, now()});
+    return submitted;
+  }
+  std::optional<Completion> next_completion(Nanos timeout_ns) override {
+    if (bug_ != Bug::ends_early) return inner_.next_completion(timeout_ns);
+    if (early_.empty()) return inner_.next_completion(0), std::nullopt;
+    const Completion completion = early_.front();
+    early_.pop_front();
+    return completion;
+  }
+
+ private:
+  Bug bug_;
+  std::deque<Completion> early_;
+};
+
+std::vector<Finding> findings_with(Careless::Bug bug) {
+  std::vector<Finding> findings;
+  for (std::uint64_t seed = 1; seed <= 8 && findings.empty(); ++seed) {
+    SimDevice sim(small_machine(), {.jitter = 3, .seed = seed});
+    CheckingDevice checking(sim);
+    Careless careless(checking, bug);
+    testing::TestPartResultArray failures;  // outputs are wrong too
+    {
+      const testing::ScopedFakeTestPartResultReporter reporter(
+          testing::ScopedFakeTestPartResultReporter::INTERCEPT_ONLY_CURRENT_THREAD, &failures);
+      History history(careless, {.seed = seed, .actions = 25, .faults = true});
+      history.run();
+    }
+    findings = checking.findings();
+  }
+  return findings;
+}
+
+TEST(KvCache, AForgottenEventIsFound) {
+  EXPECT_TRUE(findings_with(Careless::Bug::none).empty());
+  const auto findings = findings_with(Careless::Bug::forgets_events);
+  ASSERT_FALSE(findings.empty());
+  EXPECT_EQ(findings[0].kind, Finding::Kind::hazard);
+}
+
+TEST(KvCache, ASlotUsedAgainBeforeItsCopyHasEndedIsFound) {
+  const auto findings = findings_with(Careless::Bug::ends_early);
+  ASSERT_FALSE(findings.empty());
+  EXPECT_EQ(findings[0].kind, Finding::Kind::hazard);
 }
 
 TEST(KvCache, RefusesWhatMakesNoSense) {

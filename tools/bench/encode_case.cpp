@@ -64,7 +64,7 @@ class EncodeBatch {
   }
 
   bool verified(std::int64_t copy, std::int64_t page) {
-    return verify_page(shape_, page_at(copy, page)) == Status::ok;
+    return verify_page(page_at(copy, page)) == Status::ok;
   }
 
   /// Of the decoded page against its input: what the format loses.

@@ -29,8 +29,7 @@ TEST(KvCopies, EverySequenceOfEveryCopyHasIntactPagesOfItsOwn) {
       EXPECT_EQ(list.tokens, kLengths[sequence]);
       ASSERT_EQ(list.pages.size(), static_cast<std::size_t>(divide_up(list.tokens, 64)));
       for (const std::byte* page : list.pages) {
-        EXPECT_EQ(verify_page(shape, {page, static_cast<std::size_t>(page_bytes(shape))}),
-                  Status::ok);
+        EXPECT_EQ(verify_page({page, static_cast<std::size_t>(page_bytes(shape))}), Status::ok);
         EXPECT_GE(page, kv.memory().data());
         EXPECT_LE(page + page_bytes(shape), kv.memory().data() + kv.memory().size());
         addresses.insert(page);
