@@ -1,17 +1,13 @@
 // Blocks: the pages of one run of tokens in all layers, and what state they are in. Sequences share
 // blocks; a block's pages lie in the device's or in the host's pool.
 //
-//              compressed ---------.
-//                  |               |          of the pages of a part, all at once:
-//   made -> resident <-> leaving   |          a transition begins when its operations are submitted
-//              ^           |       |          and ends with their outcome: well, and the pages are
-//              |           v       |          in their new slots; or not, and they are where they
-//           arriving <-> hosted    |          were
-//              compressing <-------'
+//   made -> resident -> compressing -> resident, compressed
+//           resident -> leaving -> hosted -> arriving -> resident
 //
-// Legal transitions: resident -> compressing | leaving; hosted -> arriving; each of these three
-// ends in resident or hosted. Nothing else, and one at a time. A part with pages that are still
-// being filled is resident and may only leave as a whole between steps.
+// A transition is of all pages of a part at once. It begins when its operations are submitted and
+// ends with their outcome: well, and the pages are in their new slots; or not, and they are where
+// they were. There is no other transition, and one at a time. A part with pages that are still
+// being filled is resident, and may only leave as a whole between steps.
 #pragma once
 
 #include <array>
@@ -76,10 +72,9 @@ struct PageSlots {
 struct Block {
   std::uint32_t generation = 0;
   Strand strand = Strand::own;
-  int owners = 0;          ///< sequences
-  int awake_owners = 0;    ///< of them, not paused
-  Tokens tokens = 0;       ///< that it has when it is full: fewer at the end of an image
-  Tokens first_token = 0;  ///< visual: of its sequence, and its position
+  int owners = 0;        ///< sequences
+  int awake_owners = 0;  ///< of them, not paused
+  Tokens tokens = 0;     ///< that it has when it is full: fewer at the end of an image
   Ticket last_write{};
   std::uint64_t used_at = 0;            ///< when it was last attended to
   std::vector<std::uint64_t> hidden{};  ///< visual: a bit a token of the page

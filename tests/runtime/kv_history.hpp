@@ -88,8 +88,6 @@ class History {
   int failed_steps() const { return failed_steps_; }
   int cuts() const { return cuts_; }
   int exact_cuts() const { return exact_cuts_; }
-  /// Bytes of the host's pages, for spoiling them.
-  std::vector<std::byte>& host_memory() { return host_memory_; }
 
  private:
   struct Modelled {
