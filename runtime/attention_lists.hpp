@@ -45,6 +45,13 @@ struct StreamedPage {
   friend constexpr bool operator==(const StreamedPage&, const StreamedPage&) = default;
 };
 
+/// Whether one copy can bring both, `before` first.
+constexpr bool follows(const StreamedPage& page, const StreamedPage& before) {
+  return page.chunk == before.chunk && page.from.space == before.from.space &&
+         page.from.offset == before.from.offset + before.from.bytes &&
+         page.at == before.at + before.from.bytes;
+}
+
 /// Keeps its memory from step to step.
 class AttentionLists {
  public:

@@ -179,7 +179,7 @@ class KvCache {
   void gather(std::span<const AttendRequest> batch, int layer);
   void gather_streamed(std::span<const AttendRequest> batch, int layer);
   bool match_prefetched(int layer);
-  bool queues_have_room(std::span<const AttendRequest> batch) const;
+  bool queues_have_room(std::span<const AttendRequest> batch, bool ahead) const;
   bool reserve(std::span<const AttendRequest> batch, int layer);
   bool reserve_request(const AttendRequest& request, int layer, RequestRoom& room);
   bool write_tables(ListedPages& list, const AttendRequest& request);
@@ -239,6 +239,7 @@ class KvCache {
   // Of one call, kept for their memory.
   AttentionLists lists_;
   std::vector<StreamedPage> streamed_;
+  int streamed_copies_ = 0;
   std::vector<RequestRoom> request_rooms_;
   std::vector<LayoutPiece> pieces_;
   std::vector<Op> ops_;

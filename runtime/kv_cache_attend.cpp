@@ -21,7 +21,7 @@ Attended KvCache::attend(std::span<const AttendRequest> batch, int layer,
   const bool ahead = match_prefetched(layer);
   // What does not fit while nothing is in use never will.
   const bool idle = ledger_.idle(), rings_empty = partials_.empty() && tables_.empty();
-  if (!queues_have_room(batch)) return {idle ? Status::rejected : no_room(Status::busy)};
+  if (!queues_have_room(batch, ahead)) return {idle ? Status::rejected : no_room(Status::busy)};
   if (!reserve(batch, layer)) {
     partials_.cancel();
     tables_.cancel();
@@ -96,11 +96,13 @@ bool KvCache::is_causal(const AttendRequest& request) const {
   return request.tokens > 1 || config_.window > 0;
 }
 
-bool KvCache::queues_have_room(std::span<const AttendRequest> batch) const {
-  const int chunks = lists_.chunks(), streamed = static_cast<int>(streamed_.size());
+bool KvCache::queues_have_room(std::span<const AttendRequest> batch, bool ahead) const {
+  const int chunks = lists_.chunks(), copies = ahead ? 0 : streamed_copies_;
   const auto requests = static_cast<int>(batch.size()), lists = static_cast<int>(lists_.size());
-  return ledger_.has_room(compute_, 2 + chunks, lists + streamed + 2 * requests) &&
-         ledger_.has_room(h2d_, 1 + chunks, streamed + lists) &&
+  const int verified =
+      config_.verify_every > 0 ? static_cast<int>(streamed_.size()) / config_.verify_every + 1 : 0;
+  return ledger_.has_room(compute_, 2 + chunks, lists + verified + 2 * requests) &&
+         ledger_.has_room(h2d_, 1 + chunks, copies + lists) &&
          ledger_.has_room(d2h_, 1, requests) && ledger_.has_room(host_, 1, lists);
 }
 
@@ -354,21 +356,18 @@ Submitted KvCache::copy_chunk(int chunk, int slot) {
   const Address& where = staging_[slot].where;
   ops_.clear();
   Bytes bytes = 0;
+  const StreamedPage* before = nullptr;
   for (const StreamedPage& page : streamed_) {
     if (page.chunk != chunk) continue;
     bytes += page.from.bytes;
-    const Address to{where.space, where.offset + page.at, page.from.bytes};
-    if (!ops_.empty()) {
-      Copy& before = std::get<Copy>(ops_.back());
-      if (before.from.space == page.from.space &&
-          before.from.offset + before.from.bytes == page.from.offset &&
-          before.to.offset + before.to.bytes == to.offset) {
-        before.from.bytes += page.from.bytes;
-        before.to.bytes += page.from.bytes;
-        continue;
-      }
+    if (before != nullptr && follows(page, *before)) {
+      Copy& copy = std::get<Copy>(ops_.back());
+      copy.from.bytes += page.from.bytes;
+      copy.to.bytes += page.from.bytes;
+    } else {
+      ops_.push_back(Copy{page.from, {where.space, where.offset + page.at, page.from.bytes}});
     }
-    ops_.push_back(Copy{page.from, to});
+    before = &page;
   }
   const Submitted submitted = ledger_.submit(h2d_, ops_, std::span(&staging_[slot].last_reader, 1));
   if (submitted.status == Status::ok) counters_.streamed_bytes += bytes;
@@ -378,27 +377,36 @@ Submitted KvCache::copy_chunk(int chunk, int slot) {
 // What has to be staged, in order; whether that is exactly what was brought ahead.
 bool KvCache::match_prefetched(int layer) {
   streamed_.clear();
-  for (std::size_t i = 0; i < lists_.size(); ++i)
-    if (lists_[i].place == PagePlace::staged)
-      for (const ListedPage& page : lists_[i].pages)
-        streamed_.push_back(
-            {page.id, page.block->last_write, page.page, lists_[i].chunk, page.staged_at});
+  streamed_copies_ = 0;
+  for (std::size_t i = 0; i < lists_.size(); ++i) {
+    if (lists_[i].place != PagePlace::staged) continue;
+    for (const ListedPage& listed : lists_[i].pages) {
+      const StreamedPage page{listed.id, listed.block->last_write, listed.page, lists_[i].chunk,
+                              listed.staged_at};
+      if (streamed_.empty() || !follows(page, streamed_.back())) ++streamed_copies_;
+      streamed_.push_back(page);
+    }
+  }
   return !prefetched_.empty() && prefetched_.front().layer == layer && !streamed_.empty() &&
          prefetched_.front().pages == streamed_;
 }
 
 // Fills free staging slots for the layers that come next, around the end of the step.
 void KvCache::prefetch(std::span<const AttendRequest> batch, int layer) {
+  // All layers of a kind have their blocks in the same places.
+  std::array<bool, kLayerKinds> streams{true, true};
+  streams[static_cast<std::size_t>(blocks_.kind(layer))] = !streamed_.empty();
   int target = prefetched_.empty() ? layer : prefetched_.back().layer;
   while (staging_.free_slots() > 0) {
     target = (target + 1) % config_.layers;
     if (target == layer) return;
+    bool& streams_here = streams[static_cast<std::size_t>(blocks_.kind(target))];
+    if (!streams_here) continue;
     gather_streamed(batch, target);
-    if (streamed_.empty()) continue;
+    streams_here = !streamed_.empty();
+    if (!streams_here) continue;
     const int chunks = streamed_.back().chunk + 1;
-    if (chunks > staging_.free_slots() ||
-        !ledger_.has_room(h2d_, chunks, static_cast<int>(streamed_.size())))
-      return;
+    if (chunks > staging_.free_slots() || !ledger_.has_room(h2d_, chunks, streamed_copies_)) return;
     Prefetched staged{.layer = target, .pages = streamed_};
     for (int chunk = 0; chunk < chunks; ++chunk) {
       const int slot = staging_.take();
