@@ -1,11 +1,16 @@
 #include "offload/block_file.hpp"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
-#include <fstream>
 #include <random>
 #include <thread>
 #include <vector>
@@ -168,16 +173,45 @@ TEST_P(BlockFiles, IsClosedWithTransfersInFlight) {
   opened_.file.reset();  // under ASan: nobody writes to or reads from `memory` afterwards
 }
 
-TEST_P(BlockFiles, FileSystemsWithoutDirectIoAreServedThroughThePageCache) {
-  if (::access("/dev/shm", W_OK) != 0) GTEST_SKIP() << "no tmpfs at /dev/shm";
-  TemporaryFolder shm("/dev/shm");
-  const OpenedBlockFile opened = open_or_skip(GetParam(), shm / "file");
-  if (opened.direct) GTEST_SKIP() << "this tmpfs has direct I/O";
-  EXPECT_NE(opened.description.find("page cache"), std::string::npos);
-  AlignedMemory memory(kBlockBytes);
+// For the rest of the process, as containers' seccomp filters and some file systems do.
+void forbid_io_uring_and_direct_io() {
+  constexpr std::uint32_t kNumber = offsetof(seccomp_data, nr);
+  constexpr std::uint32_t kFlags = offsetof(seccomp_data, args) + 2 * sizeof(std::uint64_t);
+  sock_filter filter[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, kNumber),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 3, 0),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_openat, 0, 3),
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, kFlags),
+      BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, O_DIRECT, 2, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EINVAL),
+  };
+  const sock_fprog program{static_cast<unsigned short>(std::size(filter)), filter};
+  if (::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+      ::prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
+    std::_Exit(2);
+}
+
+bool serves_without_both() {
+  forbid_io_uring_and_direct_io();
+  TemporaryFolder folder;
+  EXPECT_THROW((void)open_block_file(folder / "file", kFileBytes, 2, DiskBackend::io_uring), Error);
+  const OpenedBlockFile opened = open_block_file(folder / "file", kFileBytes, 2);
+  EXPECT_EQ(opened.backend, DiskBackend::threads);
+  EXPECT_FALSE(opened.direct);
+  EXPECT_NE(opened.description.find("no io_uring here"), std::string::npos) << opened.description;
+  EXPECT_NE(opened.description.find("page cache"), std::string::npos) << opened.description;
+  const AlignedMemory memory(kBlockBytes);
   std::memset(memory.data(), 1, memory.span().size());
-  ASSERT_EQ(opened.file->submit({Kind::write, 3, 0, kBlockBytes, memory.data()}), Status::ok);
+  EXPECT_EQ(opened.file->submit({Kind::write, 3, 0, kBlockBytes, memory.data()}), Status::ok);
   EXPECT_EQ(opened.file->next_completion(kLong).value().status, Status::ok);
+  return !::testing::Test::HasFailure();
+}
+
+TEST(BlockFile, ServesWhereNeitherIoUringNorDirectIoIsAllowed) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(std::_Exit(serves_without_both() ? 0 : 1), ::testing::ExitedWithCode(0), "");
 }
 
 TEST(BlockFile, AutomaticFindsSomething) {

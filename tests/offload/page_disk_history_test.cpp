@@ -102,7 +102,7 @@ void lose_power_often(std::uint64_t seeds) {
 }
 
 TEST(PowerLoss, LeavesWhatWasAcknowledged) {
-  lose_power_often(60);
+  lose_power_often(30);
 }
 
 TEST(PowerLossNightly, LeavesWhatWasAcknowledged) {
