@@ -95,8 +95,11 @@ std::vector<TopologyNode> nodes_of(hwloc_topology_t topology,
 std::vector<std::vector<std::uint64_t>> distances_of(hwloc_topology_t topology,
                                                      const std::vector<hwloc_obj_t>& objects) {
   const std::size_t count = objects.size();
-  std::vector matrix(count, std::vector<std::uint64_t>(count, kFar));
-  for (std::size_t i = 0; i < count; ++i) matrix[i][i] = kNear;
+  std::vector<std::vector<std::uint64_t>> matrix(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    matrix[i].assign(count, kFar);
+    matrix[i][i] = kNear;
+  }
   unsigned matrices = 1;
   hwloc_distances_s* found = nullptr;
   if (hwloc_distances_get_by_type(topology, HWLOC_OBJ_NUMANODE, &matrices, &found,

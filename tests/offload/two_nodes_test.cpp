@@ -164,9 +164,9 @@ TEST_F(TwoNodesNightly, ThreadsOfANodeRunThere) {
     ASSERT_EQ(arena.threads(), static_cast<int>(home->cpus.size()));
     std::mutex mutex;
     std::set<int> nodes, threads;
-    for (int round = 0; round < 50; ++round)
+    for (int round = 0; round < 20; ++round)
       arena.run(arena.threads(), [&] {
-        for (int i = 0; i < 1000; ++i) sched_yield();
+        for (int i = 0; i < 100; ++i) sched_yield();
         const std::lock_guard lock(mutex);
         nodes.insert(node_of_this_thread());
         threads.insert(gettid());
@@ -184,7 +184,7 @@ TEST_F(TwoNodesNightly, PagesAreAttendedToWhereTheyAre) {
   for (std::size_t i = 0; i < pools.size(); ++i) {
     const HostPool& pool = pools[i];
     ASSERT_GT(pools.wait_usable(i, config_.chunk_bytes, 100 * kSecond), 0) << pools.describe();
-    const MadeList made = make_list({48, 2, 64, both(int4_token_head())}, 5000, 1);
+    const MadeList made = make_list({48, 2, 64, both(int4_token_head())}, 600, 1);
     PageList list = made.list();
     std::vector<const std::byte*> pages;
     Bytes used = 0;

@@ -47,7 +47,7 @@ chmod +x "$root/init"
 
 # Two sockets, each with two processors and its own memory. Pages stay where they are put:
 # numa_balancing would move them after their readers.
-timeout "${MODALKV_VM_TIMEOUT_S:-300}" qemu-system-x86_64 \
+timeout "${MODALKV_VM_TIMEOUT_S:-600}" qemu-system-x86_64 \
   -accel tcg,thread=multi -cpu max -machine q35 -nographic -no-reboot -nic none -vga none \
   -smp 4,sockets=2,cores=2 -m 1536 \
   -object memory-backend-ram,id=m0,size=768M -object memory-backend-ram,id=m1,size=768M \
