@@ -75,8 +75,12 @@ class Engine {
     return outputs;
   }
   void settle() {
-    for (int i = 0; i < 100; ++i)
-      if (runtime_.poll(kMillisecond)) FAIL() << "nothing was awaited";
+    const auto is_settled = [&] {
+      return runtime_.describe().find("in flight: 0, wishes: 0") != std::string::npos;
+    };
+    for (int i = 0; i < 2000 && !is_settled(); ++i)
+      if (runtime_.poll(5 * kMillisecond)) FAIL() << "nothing was awaited";
+    ASSERT_TRUE(is_settled()) << runtime_.describe();
   }
 
  private:
