@@ -11,12 +11,9 @@ namespace modalkv {
 namespace {
 
 std::vector<LayerKind> kinds_of(const RuntimeConfig& config) {
+  const StepProblem problem{.policy = &config.policy, .layers = config.layers};
   std::vector<LayerKind> kinds;
-  for (int layer = 0; layer < config.layers; ++layer) {
-    const bool held = layer < config.policy.high_first_layers ||
-                      layer >= config.layers - config.policy.high_last_layers;
-    kinds.push_back(held ? LayerKind::held_high : LayerKind::planned);
-  }
+  for (int layer = 0; layer < config.layers; ++layer) kinds.push_back(problem.kind_of(layer));
   return kinds;
 }
 
@@ -107,7 +104,6 @@ RuntimeConfig checked(RuntimeConfig config) {
 
 KvCache::KvCache(Device& device, const RuntimeConfig& config, const KvCacheMemory& memory)
     : config_(checked(config)),
-      layer_kinds_(kinds_of(config_)),
       device_(device),
       ledger_(device, config_.overdue_ns),
       h2d_(queue(device, QueueKind::h2d)),
@@ -124,7 +120,7 @@ KvCache::KvCache(Device& device, const RuntimeConfig& config, const KvCacheMemor
       staging_(areas_.staging, config_.staging_slots),
       partials_(areas_.partials),
       tables_(areas_.tables),
-      blocks_(layer_kinds_) {
+      blocks_(kinds_of(config_)) {
   device_pool_.grow(areas_.device_pages.bytes);
   for (Shares& shares : targets_) shares[static_cast<std::size_t>(Action::resident_high)] = 1;
 }
@@ -261,8 +257,7 @@ Status KvCache::open_page(Running& sequence, const LayoutPiece& piece, int layer
       if (std::all_of(block.hidden.begin(), block.hidden.end(),
                       [](std::uint64_t word) { return word == 0; }))
         block.hidden.clear();
-      for (const LayerKind kind : {LayerKind::planned, LayerKind::held_high})
-        choose_action(block, kind);
+      for (const LayerKind kind : kAllLayerKinds) choose_action(block, kind);
     }
   }
   Block& block = blocks_[ids[index]];
@@ -371,8 +366,7 @@ void KvCache::drop(BlockId id, bool awake) {
     return;
   }
   ++block.owners;  // gone with `remove`
-  for (const LayerKind kind : {LayerKind::planned, LayerKind::held_high})
-    forget_action(block, kind);
+  for (const LayerKind kind : kAllLayerKinds) forget_action(block, kind);
   given_up_.clear();
   blocks_.remove(id, given_up_);
   give_back(given_up_);
@@ -464,7 +458,7 @@ Status KvCache::share_blocks(const Running& source, SequenceId copy) {
 }
 
 bool KvCache::is_complete(const Block& block) const {
-  for (const LayerKind kind : {LayerKind::planned, LayerKind::held_high})
+  for (const LayerKind kind : kAllLayerKinds)
     if (block.parts[static_cast<std::size_t>(kind)].closed_layers < blocks_.layers_of(kind))
       return false;
   return true;
@@ -477,7 +471,7 @@ Status KvCache::copy_block(BlockId from, std::vector<BlockId>& to) {
   const Block& source = blocks_[from];
   Block& block = blocks_[id];
   block.hidden = source.hidden;
-  for (const LayerKind kind : {LayerKind::planned, LayerKind::held_high}) {
+  for (const LayerKind kind : kAllLayerKinds) {
     Part& part = block.parts[static_cast<std::size_t>(kind)];
     const Part& source_part = source.parts[static_cast<std::size_t>(kind)];
     if (source_part.state != PartState::resident) return await_arrival(source, kind);
@@ -604,7 +598,7 @@ std::string KvCache::describe() const {
     std::array<std::array<int, 2>, 5> states{};
     for (const auto* ids : {&sequence.own, &sequence.visual})
       for (const BlockId id : *ids)
-        for (const LayerKind kind : {LayerKind::planned, LayerKind::held_high}) {
+        for (const LayerKind kind : kAllLayerKinds) {
           const Part& part = blocks_.find(id)->parts[static_cast<std::size_t>(kind)];
           if (part.begun_layers > 0)
             ++states[static_cast<std::size_t>(part.state)][part.low ? 1 : 0];

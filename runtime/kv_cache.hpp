@@ -177,19 +177,19 @@ class KvCache {
   Status check(std::span<const AttendRequest> batch, int layer) const;
   bool is_causal(const AttendRequest& request) const;
   void gather(std::span<const AttendRequest> batch, int layer);
-  void gather_streamed(std::span<const AttendRequest> batch, int layer);
-  bool match_prefetched(int layer);
+  void list_streamed();
+  bool is_prefetched(int layer) const;
   bool queues_have_room(std::span<const AttendRequest> batch, bool ahead) const;
   bool reserve(std::span<const AttendRequest> batch, int layer);
   bool reserve_request(const AttendRequest& request, int layer, RequestRoom& room);
   bool write_tables(ListedPages& list, const AttendRequest& request);
-  std::optional<Address> take_table(Bytes bytes);
   template <typename T>
   T* in_tables(const Address& address) const;
   void point_to_slot(const ListedPages& list, const Address& slot);
   Attend attend_op(const ListedPages& list, const AttendRequest& request,
                    const Address& pages) const;
   Submitted submit_part(QueueId queue, std::span<const Ticket> after, int layer);
+  void add_part(Ticket ticket, int layer);
   Status submit_step(std::span<const AttendRequest> batch, int layer, bool ahead,
                      std::span<const Ticket> after);
   Status submit_cpu(std::span<const AttendRequest> batch, int layer, Ticket& done);
@@ -212,7 +212,6 @@ class KvCache {
   void find_corruption(int layer);
 
   RuntimeConfig config_;
-  std::vector<LayerKind> layer_kinds_;
   Device& device_;
   GroupLedger ledger_;
   QueueId h2d_, d2h_, compute_, host_;

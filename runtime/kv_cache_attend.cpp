@@ -5,20 +5,12 @@
 #include "runtime/kv_cache.hpp"
 
 namespace modalkv {
-namespace {
-
-constexpr bool on_cpu(Action action) {
-  return action == Action::cpu_high || action == Action::cpu_low;
-}
-
-}  // namespace
-
 Attended KvCache::attend(std::span<const AttendRequest> batch, int layer,
                          std::span<const Ticket> after) {
   progress();
   if (const Status status = check(batch, layer); status != Status::ok) return {status};
   gather(batch, layer);
-  const bool ahead = match_prefetched(layer);
+  const bool ahead = is_prefetched(layer);
   // What does not fit while nothing is in use never will.
   const bool idle = ledger_.idle(), rings_empty = partials_.empty() && tables_.empty();
   if (!queues_have_room(batch, ahead)) return {idle ? Status::rejected : no_room(Status::busy)};
@@ -59,7 +51,7 @@ Status KvCache::check(std::span<const AttendRequest> batch, int layer) const {
   return Status::ok;
 }
 
-// Lists all pages that the batch reads at a layer.
+// Lists all pages that the batch reads at a layer, and those to be staged.
 void KvCache::gather(std::span<const AttendRequest> batch, int layer) {
   ++clock_;
   const LayerKind kind = blocks_.kind(layer);
@@ -72,9 +64,9 @@ void KvCache::gather(std::span<const AttendRequest> batch, int layer) {
       Block& block = blocks_[id];
       block.used_at = clock_;
       const Part& part = block.parts[static_cast<std::size_t>(kind)];
-      const PagePlace place = !on_host(part.state)  ? PagePlace::resident
-                              : on_cpu(part.action) ? PagePlace::cpu
-                                                    : PagePlace::staged;
+      const PagePlace place = !on_host(part.state)     ? PagePlace::resident
+                              : is_on_cpu(part.action) ? PagePlace::cpu
+                                                       : PagePlace::staged;
       const Address& page = block.pages[static_cast<std::size_t>(layer)].now;
       lists_.add(block.strand, part.low, place, {id, page, 0, &block, index}, tokens);
     };
@@ -90,6 +82,7 @@ void KvCache::gather(std::span<const AttendRequest> batch, int layer) {
           filling ? appended - sequence.layout->visual_first_token(i) : config_.visual_page_tokens);
     }
   }
+  list_streamed();
 }
 
 bool KvCache::is_causal(const AttendRequest& request) const {
@@ -126,10 +119,6 @@ T* KvCache::in_tables(const Address& address) const {
   return reinterpret_cast<T*>(tables_memory_ + address.offset);
 }
 
-std::optional<Address> KvCache::take_table(Bytes bytes) {
-  return tables_.take(bytes);
-}
-
 bool KvCache::reserve_request(const AttendRequest& request, int layer, RequestRoom& room) {
   const std::int64_t rows = request.tokens * config_.query_heads;
   room.partial_bytes = partial_bytes(rows, config_.head_dim);
@@ -139,13 +128,13 @@ bool KvCache::reserve_request(const AttendRequest& request, int layer, RequestRo
   if (!taken) return false;
   room.partials = *taken;
   if (room.cpu_parts > 0) {
-    const auto queries = take_table(request.queries.bytes), results = take_table(host_bytes);
+    const auto queries = tables_.take(request.queries.bytes), results = tables_.take(host_bytes);
     if (!queries || !results) return false;
     room.host_queries = *queries;
     room.host_partials = *results;
   }
   if (!is_causal(request)) return true;
-  const auto positions = take_table(request.tokens * 4);
+  const auto positions = tables_.take(request.tokens * 4);
   if (!positions) return false;
   room.query_positions = *positions;
   const Tokens first =
@@ -169,17 +158,17 @@ bool KvCache::write_tables(ListedPages& list, const AttendRequest& request) {
   }
   const auto pages = static_cast<Tokens>(list.pages.size());
   const Tokens page_tokens = shape(list.strand, list.low).tokens;
-  const auto table = take_table(pages * kPageTableEntryBytes);
+  const auto table = tables_.take(pages * kPageTableEntryBytes);
   if (!table) return false;
   list.table = *table;
   list.positions = list.hidden = {};
   if (is_causal(request)) {
-    const auto positions = take_table(list.tokens * 4);
+    const auto positions = tables_.take(list.tokens * 4);
     if (!positions) return false;
     list.positions = *positions;
   }
   if (list.hides) {
-    const auto hidden = take_table(divide_up(list.tokens, 64) * 8);
+    const auto hidden = tables_.take(divide_up(list.tokens, 64) * 8);
     if (!hidden) return false;
     list.hidden = *hidden;
   }
@@ -235,11 +224,13 @@ Attend KvCache::attend_op(const ListedPages& list, const AttendRequest& request,
 // Submits a group of the step and remembers it.
 Submitted KvCache::submit_part(QueueId queue, std::span<const Ticket> after, int layer) {
   const Submitted submitted = ledger_.submit(queue, ops_, after);
-  if (submitted.status != Status::ok) return submitted;
-  errands_.push_back(
-      {.ticket = submitted.ticket, .kind = Errand::Kind::step, .layer = layer, .step = step_});
-  ++steps_.back().groups;
+  if (submitted.status == Status::ok) add_part(submitted.ticket, layer);
   return submitted;
+}
+
+void KvCache::add_part(Ticket ticket, int layer) {
+  errands_.push_back({.ticket = ticket, .kind = Errand::Kind::step, .layer = layer, .step = step_});
+  ++steps_.back().groups;
 }
 
 Status KvCache::submit_step(std::span<const AttendRequest> batch, int layer, bool ahead,
@@ -273,9 +264,7 @@ Status KvCache::submit_step(std::span<const AttendRequest> batch, int layer, boo
       slot = staging_.take();
       const Submitted copy = copy_chunk(chunk, slot);
       if (copy.status != Status::ok) return copy.status;
-      errands_.push_back(
-          {.ticket = copy.ticket, .kind = Errand::Kind::step, .layer = layer, .step = step_});
-      ++steps_.back().groups;
+      add_part(copy.ticket, layer);
       copied = copy.ticket;
     }
     last = submit_chunk(batch, layer, chunk, slot, {{copied, last.ticket}});
@@ -374,8 +363,8 @@ Submitted KvCache::copy_chunk(int chunk, int slot) {
   return submitted;
 }
 
-// What has to be staged, in order; whether that is exactly what was brought ahead.
-bool KvCache::match_prefetched(int layer) {
+// What has to be staged, in order.
+void KvCache::list_streamed() {
   streamed_.clear();
   streamed_copies_ = 0;
   for (std::size_t i = 0; i < lists_.size(); ++i) {
@@ -387,6 +376,10 @@ bool KvCache::match_prefetched(int layer) {
       streamed_.push_back(page);
     }
   }
+}
+
+// Whether exactly what has to be staged was brought ahead.
+bool KvCache::is_prefetched(int layer) const {
   return !prefetched_.empty() && prefetched_.front().layer == layer && !streamed_.empty() &&
          prefetched_.front().pages == streamed_;
 }
@@ -402,7 +395,7 @@ void KvCache::prefetch(std::span<const AttendRequest> batch, int layer) {
     if (target == layer) return;
     bool& streams_here = streams[static_cast<std::size_t>(blocks_.kind(target))];
     if (!streams_here) continue;
-    gather_streamed(batch, target);
+    gather(batch, target);
     streams_here = !streamed_.empty();
     if (!streams_here) continue;
     const int chunks = streamed_.back().chunk + 1;
@@ -424,11 +417,6 @@ void KvCache::prefetch(std::span<const AttendRequest> batch, int layer) {
     for (const StreamedPage& page : streamed_) counters_.prefetched_bytes += page.from.bytes;
     prefetched_.push_back(std::move(staged));
   }
-}
-
-void KvCache::gather_streamed(std::span<const AttendRequest> batch, int layer) {
-  gather(batch, layer);
-  match_prefetched(layer);
 }
 
 void KvCache::drop_prefetched() {

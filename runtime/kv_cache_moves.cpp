@@ -9,26 +9,11 @@
 namespace modalkv {
 namespace {
 
-constexpr LayerKind kKinds[] = {LayerKind::planned, LayerKind::held_high};
-
-constexpr bool is_low(Action action) {
-  return action == Action::resident_low || action == Action::streamed_low ||
-         action == Action::cpu_low;
-}
-constexpr bool is_resident(Action action) {
-  return action == Action::resident_high || action == Action::resident_low;
-}
+// The action in the same place.
 constexpr Action place_of(Action action, bool low) {
-  switch (action) {
-    case Action::resident_high:
-    case Action::resident_low:
-      return low ? Action::resident_low : Action::resident_high;
-    case Action::streamed_high:
-    case Action::streamed_low:
-      return low ? Action::streamed_low : Action::streamed_high;
-    default:
-      return low ? Action::cpu_low : Action::cpu_high;
-  }
+  if (is_resident(action)) return low ? Action::resident_low : Action::resident_high;
+  if (is_streamed(action)) return low ? Action::streamed_low : Action::streamed_high;
+  return low ? Action::cpu_low : Action::cpu_high;
 }
 
 }  // namespace
@@ -43,7 +28,7 @@ void KvCache::set_placement(const Placement& placement) {
     if (!sequence.alive) continue;
     for (const BlockId id : sequence.visual) {
       Block& block = blocks_[id];
-      for (const LayerKind kind : kKinds) choose_action(block, kind);
+      for (const LayerKind kind : kAllLayerKinds) choose_action(block, kind);
       wish(id);
     }
     sequence.settled_own = 0;
@@ -115,13 +100,13 @@ void KvCache::settle_own(Running& sequence) {
     const BlockId id = sequence.own[static_cast<std::size_t>(sequence.settled_own++)];
     if (sequence.settled_own * config_.own_page_tokens <= config_.policy.pinned_tokens) continue;
     Block& block = blocks_[id];
-    for (const LayerKind kind : kKinds) choose_action(block, kind);
+    for (const LayerKind kind : kAllLayerKinds) choose_action(block, kind);
     wish(id);
   }
 }
 
 void KvCache::wish(BlockId id) {
-  for (const LayerKind kind : kKinds)
+  for (const LayerKind kind : kAllLayerKinds)
     if (blocks_.layers_of(kind) > 0 && wanted(blocks_[id], kind)) wishes_.push_back({id, kind});
 }
 
@@ -257,7 +242,7 @@ Status KvCache::make_room(Bytes bytes) {
   std::vector<Candidate> candidates;
   const bool may_leave = config_.policy.places.streamed || config_.policy.places.cpu;
   blocks_.for_each([&](BlockId id, Block& block) {
-    for (const LayerKind kind : kKinds) {
+    for (const LayerKind kind : kAllLayerKinds) {
       const Part& part = block.parts[static_cast<std::size_t>(kind)];
       if (part.state != PartState::resident || part.closed_layers < blocks_.layers_of(kind) ||
           part.closed_layers == 0 || !part.assigned)

@@ -22,7 +22,7 @@ StepRecord StepTimer::run(const StepProblem& problem, const Placement& placement
   Nanos d2h_ns = cost.d2h_ns(transfers.to_host_bytes, piece);
 
   Nanos h2d_ns = load_ns;
-  for (const LayerKind kind : {LayerKind::planned, LayerKind::held_high})
+  for (const LayerKind kind : kAllLayerKinds)
     h2d_ns += times[static_cast<std::size_t>(kind)].copy_ns * problem.layers_of(kind);
   if (h2d_ns > 0 && d2h_ns > 0) {
     const double stretch = static_cast<double>(cost.with_opposing_traffic(h2d_ns, d2h_ns)) /

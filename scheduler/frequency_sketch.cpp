@@ -2,19 +2,11 @@
 
 #include <algorithm>
 
+#include "scheduler/split_mix.hpp"
+
 namespace modalkv {
-namespace {
-
-std::uint64_t mixed(std::uint64_t value) {  // SplitMix64's finalizer
-  value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9u;
-  value = (value ^ (value >> 27)) * 0x94d049bb133111ebu;
-  return value ^ (value >> 31);
-}
-
-}  // namespace
-
 std::size_t FrequencySketch::at(std::size_t row, std::uint64_t key) const {
-  return row * width_ + (mixed(key + (row + 1) * 0x9e3779b97f4a7c15u) & (width_ - 1));
+  return row * width_ + (split_mix(key + (row + 1) * 0x9e3779b97f4a7c15u) & (width_ - 1));
 }
 
 void FrequencySketch::reserve(std::size_t keys) {

@@ -2,6 +2,8 @@
 
 #include <initializer_list>
 
+#include "scheduler/split_mix.hpp"
+
 namespace modalkv {
 namespace {
 
@@ -11,10 +13,7 @@ class Draws {
   explicit Draws(std::uint64_t seed) : state_(seed) {}
   double factor(double fraction) {
     state_ += 0x9e3779b97f4a7c15u;
-    std::uint64_t z = state_;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    const double unit = static_cast<double>((z ^ (z >> 31)) >> 11) * 0x1p-53;
+    const double unit = static_cast<double>(split_mix(state_) >> 11) * 0x1p-53;
     return 1 - fraction + 2 * fraction * unit;
   }
 

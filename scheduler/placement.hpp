@@ -19,6 +19,7 @@ namespace modalkv {
 enum class LayerKind : std::uint8_t { planned, held_high };
 
 inline constexpr int kLayerKinds = 2;
+inline constexpr LayerKind kAllLayerKinds[] = {LayerKind::planned, LayerKind::held_high};
 inline constexpr int kMaxGroups = kPermissions + 1;  // three in planned layers, one in held ones
 
 /// Tokens of a batch with the same permission in the same kind of layer.

@@ -20,17 +20,6 @@ std::size_t index(Action action) {
   return static_cast<std::size_t>(action);
 }
 
-bool is_low(Action action) {
-  return action == Action::resident_low || action == Action::streamed_low ||
-         action == Action::cpu_low;
-}
-bool is_resident(Action action) {
-  return action == Action::resident_high || action == Action::resident_low;
-}
-bool is_streamed(Action action) {
-  return action == Action::streamed_high || action == Action::streamed_low;
-}
-
 // Proportional price of all of `group` taking `action`, as a share of a step's compute time. What
 // is off the GPU also pays a fixed price (Best); here, high-precision tokens are the last to leave
 // it.

@@ -1,22 +1,18 @@
 #include "scheduler/reuse_cache.hpp"
 
+#include "scheduler/split_mix.hpp"
+
 namespace modalkv {
 namespace {
-
-std::uint64_t mixed(std::uint64_t value) {  // SplitMix64's finalizer
-  value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9u;
-  value = (value ^ (value >> 27)) * 0x94d049bb133111ebu;
-  return value ^ (value >> 31);
-}
 
 // Key of `id` behind `prefix`: every word depends on all words of both.
 ContentId chained(const ContentId& prefix, const ContentId& id) {
   std::uint64_t all = 0x9e3779b97f4a7c15u;
-  for (const std::uint64_t word : prefix.words) all = mixed(all ^ word) + 0x9e3779b97f4a7c15u;
-  for (const std::uint64_t word : id.words) all = mixed(all ^ word) + 0x9e3779b97f4a7c15u;
+  for (const std::uint64_t word : prefix.words) all = split_mix(all ^ word) + 0x9e3779b97f4a7c15u;
+  for (const std::uint64_t word : id.words) all = split_mix(all ^ word) + 0x9e3779b97f4a7c15u;
   ContentId key;
   for (std::size_t i = 0; i < key.words.size(); ++i)
-    key.words[i] = mixed(mixed(prefix.words[i] + all * (2 * i + 1)) ^ (id.words[i] + i));
+    key.words[i] = split_mix(split_mix(prefix.words[i] + all * (2 * i + 1)) ^ (id.words[i] + i));
   return key;
 }
 

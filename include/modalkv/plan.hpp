@@ -30,6 +30,20 @@ constexpr std::string_view name(Action action) {
   return names[static_cast<std::uint8_t>(action)];
 }
 
+constexpr bool is_low(Action action) {
+  return action == Action::resident_low || action == Action::streamed_low ||
+         action == Action::cpu_low;
+}
+constexpr bool is_resident(Action action) {
+  return action == Action::resident_high || action == Action::resident_low;
+}
+constexpr bool is_streamed(Action action) {
+  return action == Action::streamed_high || action == Action::streamed_low;
+}
+constexpr bool is_on_cpu(Action action) {
+  return action == Action::cpu_high || action == Action::cpu_low;
+}
+
 /// What limits a step.
 enum class Bottleneck : std::uint8_t { gpu, link, cpu };
 

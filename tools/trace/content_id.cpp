@@ -4,21 +4,14 @@
 
 #include <charconv>
 
+#include "scheduler/split_mix.hpp"
+
 namespace modalkv {
-namespace {
-
-std::uint64_t mixed(std::uint64_t value) {  // SplitMix64's finalizer
-  value = (value ^ (value >> 30)) * 0xbf58476d1ce4e5b9u;
-  value = (value ^ (value >> 27)) * 0x94d049bb133111ebu;
-  return value ^ (value >> 31);
-}
-
-}  // namespace
-
 ContentId content_id(std::uint64_t number) {
   // The last word is never 0, so that number 0 is not the unique id.
-  return {{number, mixed(number + 0x9e3779b97f4a7c15u), mixed(number + 2 * 0x9e3779b97f4a7c15u),
-           mixed(number + 3 * 0x9e3779b97f4a7c15u) | 1}};
+  return {{number, split_mix(number + 0x9e3779b97f4a7c15u),
+           split_mix(number + 2 * 0x9e3779b97f4a7c15u),
+           split_mix(number + 3 * 0x9e3779b97f4a7c15u) | 1}};
 }
 
 ContentId content_id(std::string_view text) {
@@ -33,9 +26,9 @@ ContentId content_id(std::string_view text) {
     if (hex && !id.is_unique()) return id;
   }
   for (std::size_t word = 0; word < 4; ++word) {
-    std::uint64_t hash = mixed(text.size() + (word + 1) * 0x9e3779b97f4a7c15u);
+    std::uint64_t hash = split_mix(text.size() + (word + 1) * 0x9e3779b97f4a7c15u);
     for (const char c : text)
-      hash = mixed(hash ^ static_cast<unsigned char>(c)) + 0x9e3779b97f4a7c15u;
+      hash = split_mix(hash ^ static_cast<unsigned char>(c)) + 0x9e3779b97f4a7c15u;
     id.words[word] = hash;
   }
   id.words[3] |= 1;

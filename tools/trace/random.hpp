@@ -6,6 +6,8 @@
 #include <numbers>
 #include <vector>
 
+#include "scheduler/split_mix.hpp"
+
 namespace modalkv {
 
 /// SplitMix64 (Steele, Lea, Flood 2014) and what traces draw from it.
@@ -15,10 +17,7 @@ class Random {
 
   std::uint64_t bits() {
     state_ += 0x9e3779b97f4a7c15u;
-    std::uint64_t z = state_;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    return z ^ (z >> 31);
+    return split_mix(state_);
   }
   /// In [0, 1).
   double unit() { return static_cast<double>(bits() >> 11) * 0x1p-53; }
