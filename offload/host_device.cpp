@@ -35,7 +35,11 @@ HostDevice::HostDevice(std::vector<QueueInfo> queues) : infos_(queues), book_(st
 }
 
 HostDevice::~HostDevice() {
-  for (std::jthread& worker : workers_) worker.request_stop();
+  {
+    // At once for all: a copy whose sleep ends early is no reason to begin what waits for it.
+    const std::lock_guard lock(mutex_);
+    for (std::jthread& worker : workers_) worker.request_stop();
+  }
   workers_.clear();
   book_.abandon_exports();
 }
