@@ -53,11 +53,14 @@ class TokenLayout {
   Tokens visual_tokens(Tokens block) const;
   /// A bit a token of a visual block's page: kept elsewhere, or behind the end of the image.
   std::vector<std::uint64_t> hidden(Tokens block) const;
+  /// Whether a block has a token that must not be compressed.
+  bool holds_high(Strand strand, Tokens block) const;
 
  private:
   struct Span {
     Tokens begin = 0, end = 0;
     bool visual = false;
+    bool high = false;       // never compressed
     Tokens own_begin = 0;    // of its first own token
     Tokens first_block = 0;  // visual
   };

@@ -58,8 +58,9 @@ class History {
         host_memory_(static_cast<std::size_t>(options.host_bytes)),
         tables_(2 * kMiB),
         engine_(24 * kMiB),
-        cache_(device, config_, {device_memory_, host_memory_, tables_}) {
-    cache_.grow_host(options.host_bytes);
+        cache_(device, config_,
+               {.device = device_memory_, .hosts = {{host_memory_}}, .tables = tables_}) {
+    cache_.grow_host(0, options.host_bytes);
     const auto registered = device.register_space(
         {SpaceInfo::Kind::device, static_cast<Bytes>(engine_.size()), engine_.data()});
     EXPECT_EQ(registered.status, Status::ok);
@@ -222,11 +223,16 @@ class History {
       for (Tokens i = 0; i < chunk; ++i) sequence.tokens.push_back(random_());
     }
     for (int layer = 0; layer < config_.layers && !batch.empty(); ++layer) {
-      std::erase_if(batch, [&](std::uint64_t key) {
-        if (append(sequences_[key], before[key], layer)) return false;
-        undo(key, before[key]);
-        return true;
-      });
+      std::map<std::uint64_t, AppendRequest> rows;
+      std::vector<AppendRequest> all;
+      for (const std::uint64_t key : batch)
+        all.push_back(rows[key] = rows_of(sequences_[key], before[key], layer));
+      if (!append(all, layer))
+        std::erase_if(batch, [&](std::uint64_t key) {
+          if (append({&rows[key], 1}, layer)) return false;
+          undo(key, before[key]);
+          return true;
+        });
       if (!batch.empty() && !attend(batch, before, layer)) {
         for (const std::uint64_t key : batch) undo(key, before[key]);
         return;
@@ -281,10 +287,11 @@ class History {
     return static_cast<float>(hash % 16) * 0.25f - 2.0f;
   }
 
-  bool append(const Modelled& sequence, std::size_t from, int layer) {
+  // All at once or, where that finds no room, one by one: those that do not fit leave the batch.
+  AppendRequest rows_of(const Modelled& sequence, std::size_t from, int layer) {
     const auto tokens = static_cast<Tokens>(sequence.tokens.size() - from);
     const Bytes bytes = tokens * config_.kv_heads * config_.head_dim * 2;
-    const AppendRequest request{sequence.id, layer, tokens, engine_room(bytes), engine_room(bytes)};
+    const AppendRequest request{sequence.id, tokens, engine_room(bytes), engine_room(bytes)};
     for (const bool in_values : {false, true}) {
       auto* row = engine<std::uint16_t>(in_values ? request.values : request.keys);
       for (std::size_t t = from; t < sequence.tokens.size(); ++t)
@@ -292,7 +299,11 @@ class History {
           for (int dim = 0; dim < config_.head_dim; ++dim)
             *row++ = to_fp16(element(sequence.tokens[t], layer, in_values, head, dim));
     }
-    const Status status = retry([&] { return cache_.append(request); });
+    return request;
+  }
+
+  bool append(std::span<const AppendRequest> batch, int layer) {
+    const Status status = retry([&] { return cache_.append(batch, layer); });
     // What was lost meanwhile is rejected.
     EXPECT_TRUE(status == Status::ok || status == Status::no_space || options_.faults)
         << name(status) << '\n'

@@ -56,7 +56,8 @@ class Engine {
     for (int layer = 0; layer < 2; ++layer) {
       Status status = Status::busy;
       for (int tries = 0; tries < 1000; ++tries) {
-        status = runtime_.append({sequence_, layer, tokens, rows, rows});
+        const AppendRequest request{sequence_, tokens, rows, rows};
+        status = runtime_.append({&request, 1}, layer);
         if (status != Status::busy) break;
         EXPECT_FALSE(runtime_.poll(kMillisecond).has_value());
       }
