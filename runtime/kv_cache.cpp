@@ -124,7 +124,6 @@ KvCache::KvCache(Device& device, const RuntimeConfig& config, const KvCacheMemor
       device_pool_(areas_.device_pages, page_sizes(config_),
                    device_slab_bytes(config_, areas_.device_pages.bytes)),
       staging_(areas_.staging, config_.staging_slots),
-      page_sizes_(page_sizes(config_)),
       list_tables_(areas_.list_tables),
       partials_(areas_.partials),
       tables_(areas_.step_tables),
@@ -138,7 +137,7 @@ KvCache::KvCache(Device& device, const RuntimeConfig& config, const KvCacheMemor
                       queue(device, QueueKind::host, memory.hosts[i].numa_node),
                       memory.hosts[i].memory.data()});
   }
-  fill_slot_tables();
+  set_up_pages();
   for (Shares& shares : targets_) shares[static_cast<std::size_t>(Action::resident_high)] = 1;
 }
 
@@ -161,32 +160,32 @@ KvCache::Areas KvCache::carve(Device& device, const RuntimeConfig& config,
     areas.host_pages.push_back(Carver(space(device, SpaceInfo::Kind::host, host.memory),
                                       static_cast<Bytes>(host.memory.size()))
                                    .rest("host pages"));
-  Bytes slot_pages = 0;
-  for (const Bytes bytes : page_sizes(config)) slot_pages += config.staging_slot_bytes / bytes;
+  const Bytes slot_pages = config.staging_slot_bytes / page_sizes(config).front();
   areas.slot_tables =
-      in_tables.take(slot_pages * kPageTableEntryBytes, "the page tables of a staging slot");
+      in_tables.take(4 * slot_pages * kPageTableEntryBytes, "the page tables of a staging slot");
   areas.list_tables = in_tables.take(
       static_cast<Bytes>(memory.tables.size()) / 2 - areas.slot_tables.bytes, "page tables");
   areas.step_tables = in_tables.rest("positions and queries");
   return areas;
 }
 
-// Pages of a size one after another, as they lie in a staging slot.
-void KvCache::fill_slot_tables() {
+// Pages of each kind, and a table of such pages one after another, as they lie in a staging slot.
+void KvCache::set_up_pages() {
   Address table{areas_.slot_tables.space, areas_.slot_tables.offset, 0};
-  for (const Bytes bytes : page_sizes_) {
-    const Bytes pages = config_.staging_slot_bytes / bytes;
-    table.bytes = pages * kPageTableEntryBytes;
-    for (Bytes page = 0; page < pages; ++page) in_tables<std::int64_t>(table)[page] = page * bytes;
-    slot_tables_.push_back(table);
-    table.offset += table.bytes;
-  }
-}
-
-const Address& KvCache::slot_table(Strand strand, bool low) const {
-  const auto size =
-      std::lower_bound(page_sizes_.begin(), page_sizes_.end(), page_bytes(shape(strand, low)));
-  return slot_tables_[static_cast<std::size_t>(size - page_sizes_.begin())];
+  for (const Strand strand : {Strand::own, Strand::visual})
+    for (const bool low : {false, true}) {
+      const bool own = strand == Strand::own;
+      const auto& format = own ? config_.policy.text_low : config_.policy.visual_low;
+      const PageShape shape{own ? config_.own_page_tokens : config_.visual_page_tokens,
+                            config_.kv_heads, config_.head_dim,
+                            low ? format.value_or(config_.policy.high) : config_.policy.high};
+      const Bytes bytes = page_bytes(shape), pages = config_.staging_slot_bytes / bytes;
+      table.bytes = pages * kPageTableEntryBytes;
+      for (Bytes page = 0; page < pages; ++page)
+        in_tables<std::int64_t>(table)[page] = page * bytes;
+      page_kinds_[static_cast<std::size_t>(strand)][low ? 1 : 0] = {shape, bytes, table};
+      table.offset += table.bytes;
+    }
 }
 
 KvCache::Running* KvCache::find(SequenceId id) {
@@ -197,13 +196,6 @@ const KvCache::Running* KvCache::find(SequenceId id) const {
   if (id.index >= sequences_.size()) return nullptr;
   const Running& sequence = sequences_[id.index];
   return sequence.alive && sequence.generation == id.generation ? &sequence : nullptr;
-}
-
-PageShape KvCache::shape(Strand strand, bool low) const {
-  const bool own = strand == Strand::own;
-  const auto& format = own ? config_.policy.text_low : config_.policy.visual_low;
-  return {own ? config_.own_page_tokens : config_.visual_page_tokens, config_.kv_heads,
-          config_.head_dim, low ? *format : config_.policy.high};
 }
 
 Bytes KvCache::rows_bytes(Tokens tokens) const {
@@ -353,7 +345,7 @@ Status KvCache::share_blocks(const Running& source, SequenceId copy) {
     errand.given = {{copy, 0, page_begin(target, target.appended.front())}};
     errand.step = step_;
   }
-  settle_own(target);
+  settle_own(target, target.appended.front());
   return Status::ok;
 }
 

@@ -183,6 +183,11 @@ class KvCache {
     Address slot_tables{}, list_tables{}, step_tables{};
     std::vector<Address> host_pages{};
   };
+  struct PageKind {
+    PageShape shape{};
+    Bytes bytes = 0;
+    Address slot_table{};  // pages in a row
+  };
   struct Host {
     PagePool pool;
     QueueId queue{};
@@ -191,7 +196,7 @@ class KvCache {
   static constexpr Tokens kNeverLost = std::numeric_limits<Tokens>::max();
 
   static Areas carve(Device& device, const RuntimeConfig& config, const KvCacheMemory& memory);
-  void fill_slot_tables();
+  void set_up_pages();
 
   // Sequences
   Running* find(SequenceId id);
@@ -204,7 +209,9 @@ class KvCache {
   bool ends_in_block(const Running& sequence, Tokens tokens) const;
   std::optional<Tokens> cut_before(const Running& sequence, Tokens tokens) const;
   Tokens page_begin(const Running& sequence, Tokens token) const;
-  PageShape shape(Strand strand, bool low) const;
+  const PageKind& page_kind(Strand strand, bool low) const {
+    return page_kinds_[static_cast<std::size_t>(strand)][low ? 1 : 0];
+  }
   Bytes rows_bytes(Tokens tokens) const;
   static ContentId identity(BlockId id, int layer);
   Status no_room(Status status);
@@ -229,7 +236,7 @@ class KvCache {
   void choose_action(Block& block, LayerKind kind);
   void change_action(Block& block, LayerKind kind, Action action);
   void forget_action(const Block& block, LayerKind kind);
-  void settle_own(Running& sequence);
+  void settle_own(Running& sequence, Tokens appended);
   void wish(BlockId block);
   std::optional<PartState> wanted(const Block& block, LayerKind kind) const;
   void pump();
@@ -254,22 +261,23 @@ class KvCache {
 
   // Lists
   void pages_moved(const Block& block, LayerKind kind);
-  bool list_pages(Running& sequence, int layer);
+  bool list_pages(Running& sequence, int layer, const LayoutExtent& extent);
   bool list_block(Running& sequence, LayerKind kind, Strand strand, Tokens index);
   bool list_hidden(KvList& list, const Block& block);
   bool locate(KvList& list, int layer, Tokens pages);
   bool enlarge(Address& table, Bytes used_bytes, Bytes bytes);
   void forget_lists(SequenceLists& lists);
   void forget_other_lists(std::span<const SequenceId> batch);
-  Tokens listed_pages(const Running& sequence, const KvList& list, int layer) const;
-  Tokens tokens_of(const Running& sequence, const KvList& list, Tokens pages, int layer) const;
+  Tokens tokens_of(const KvList& list, Tokens pages, const LayoutExtent& extent) const;
 
   // Attending
   Attended attend(std::span<const AttendRequest> batch, int layer, bool partial,
                   std::span<const Ticket> after, EngineEvent done);
   Status check(std::span<const AttendRequest> batch, int layer, bool partial) const;
   Status lay_out(std::span<const SequenceId> batch, int layer, bool staged_only);
-  void add_parts(std::size_t request, std::size_t list, int layer, Tokens pages);
+  void add_parts(std::size_t request, const SequenceLists& lists, int layer,
+                 const LayoutExtent& extent, bool staged_only);
+  void add_staged(AttendPart part, int layer, StagedPart staged);
   bool is_prefetched(int layer) const;
   bool queues_have_room(std::span<const AttendRequest> batch, bool ahead) const;
   bool reserve(std::span<const AttendRequest> batch, int layer, bool causal);
@@ -280,9 +288,8 @@ class KvCache {
   T* in_tables(const Address& address) const {
     return reinterpret_cast<T*>(tables_memory_ + address.offset);
   }
-  Attend attend_op(const AttendPart& part, const AttendRequest& request, const Address& pages,
-                   const Address& table) const;
-  const Address& slot_table(Strand strand, bool low) const;
+  void add_attend(const AttendPart& part, const AttendRequest& request, const Address& pages,
+                  const Address& table);
   Submitted submit_part(QueueId queue, std::span<const Ticket> after, int layer);
   void add_group(Ticket ticket, int layer);
   Status submit_step(std::span<const AttendRequest> batch, int layer, bool ahead,
@@ -319,8 +326,7 @@ class KvCache {
   PagePool device_pool_;
   std::vector<Host> hosts_;
   StagingRing staging_;
-  std::vector<Bytes> page_sizes_;     // ascending
-  std::vector<Address> slot_tables_;  // of each: pages in a row
+  std::array<std::array<PageKind, 2>, kStrands> page_kinds_{};  // compressed or not
   TablePool list_tables_;
   FencedRing partials_, tables_;
   BlockStore blocks_;

@@ -20,7 +20,7 @@ Bytes KvCache::pages_bytes(const TokenLayout& layout, Tokens begin, Tokens end,
     for (const LayerKind kind : kAllLayerKinds) {
       // Text stays in high precision within the recent window, and may stay so beyond it.
       const bool low = compact && !own && may_be_low(strand, kind);
-      bytes += count * blocks_.layers_of(kind) * page_bytes(shape(strand, low));
+      bytes += count * blocks_.layers_of(kind) * page_kind(strand, low).bytes;
     }
   }
   return bytes;
@@ -30,7 +30,7 @@ Bytes KvCache::pages_bytes(const TokenLayout& layout, Tokens begin, Tokens end,
 Bytes KvCache::open_bytes() const {
   const auto alive = std::count_if(sequences_.begin(), sequences_.end(),
                                    [](const Running& s) { return s.alive && !s.paused; });
-  const Bytes page = page_bytes(shape(Strand::own, false));
+  const Bytes page = page_kind(Strand::own, false).bytes;
   return alive * config_.layers * page;
 }
 
@@ -56,7 +56,7 @@ bool KvCache::can_admit(std::span<const Segment> prompt, Tokens new_tokens) cons
   Bytes room_bytes = device_bytes;
   for (const Host& host : hosts_)
     if (may_leave) room_bytes += usable(host.pool);
-  const Bytes open = open_bytes() + config_.layers * page_bytes(shape(Strand::own, false));
+  const Bytes open = open_bytes() + config_.layers * page_kind(Strand::own, false).bytes;
   return held_bytes <= room_bytes && open + reserved_bytes_ <= device_bytes;
 }
 

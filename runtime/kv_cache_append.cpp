@@ -91,7 +91,7 @@ Status KvCache::open_page(const AppendPiece& of, std::span<const AppendRequest> 
   const bool is_first = part.begun_layers == 0;
   const bool low = is_first ? whole && wants_low(block, kind) : part.low;
   const Bytes reserved_bytes = sequence.reserved_bytes;
-  if (const Status status = take_device(page_bytes(shape(block.strand, low)), sequence, page.now);
+  if (const Status status = take_device(page_kind(block.strand, low).bytes, sequence, page.now);
       status != Status::ok)
     return status;
   part.low = low;
@@ -132,7 +132,7 @@ void KvCache::add_rows(const AppendPiece& of, const AppendRequest& request, int 
     return {all.space, all.offset + rows_bytes(piece.token - begin), rows_bytes(piece.tokens)};
   };
   const Address keys = rows(request.keys), values = rows(request.values);
-  const PageShape page_shape = shape(block.strand, part.low);
+  const PageShape& page_shape = page_kind(block.strand, part.low).shape;
   const ContentId content = identity(id, layer);
   if (part.low) {
     ops_.push_back(Encode{.keys = keys,
@@ -144,7 +144,8 @@ void KvCache::add_rows(const AppendPiece& of, const AppendRequest& request, int 
                           .content = content,
                           .generation = id.generation});
   } else {
-    ops_.push_back(Append{keys, values, page, page_shape, piece.at, piece.tokens, config_.input});
+    ops_.emplace_back(std::in_place_type<Append>, keys, values, page, page_shape, piece.at,
+                      piece.tokens, config_.input);
     if (piece.at + piece.tokens == block.tokens)
       ops_.push_back(Close{page, page_shape, block.tokens, content, id.generation});
   }
@@ -177,7 +178,7 @@ void KvCache::finish_append(std::span<const AppendRequest> batch, int layer, Tic
     Tokens& appended = sequence.appended[static_cast<std::size_t>(layer)];
     errand.given.push_back({request.sequence, sequence.epoch, appended});
     appended += request.tokens;
-    settle_own(sequence);
+    settle_own(sequence, appended);
   }
 }
 

@@ -82,59 +82,69 @@ Status KvCache::lay_out(std::span<const SequenceId> batch, int layer, bool stage
   chunk_used_bytes_ = staged_bytes_ = 0;
   for (std::size_t r = 0; r < batch.size(); ++r) {
     Running& sequence = *find(batch[r]);
-    if (!list_pages(sequence, layer)) {
-      sequence.lists[kind].stale = true;  // half done
+    SequenceLists& lists = sequence.lists[kind];
+    const LayoutExtent extent =
+        sequence.layout->extent(sequence.appended[static_cast<std::size_t>(layer)]);
+    if (!list_pages(sequence, layer, extent)) {
+      lists.stale = true;  // half done
       forget_other_lists(batch);
       list_tables_.recycle(ledger_.passed());
-      if (!list_pages(sequence, layer)) {
-        sequence.lists[kind].stale = true;
+      if (!list_pages(sequence, layer, extent)) {
+        lists.stale = true;
         return list_tables_.settled() ? Status::rejected : Status::busy;
       }
     }
-    const std::vector<KvList>& lists = sequence.lists[kind].lists;
-    for (std::size_t l = 0; l < lists.size(); ++l) {
-      if (staged_only && lists[l].place != PagePlace::staged) continue;
-      const Tokens pages = listed_pages(sequence, lists[l], layer);
-      if (pages > 0) add_parts(r, l, layer, pages);
-    }
+    add_parts(r, lists, layer, extent, staged_only);
   }
   return Status::ok;
 }
 
-void KvCache::add_parts(std::size_t request, std::size_t list_index, int layer, Tokens pages) {
-  const Running& sequence = *find(batch_[request]);
-  const SequenceLists& lists = sequence.lists[static_cast<std::size_t>(blocks_.kind(layer))];
-  const KvList& list = lists.lists[list_index];
-  AttendPart part{.request = static_cast<int>(request), .list = &list};
-  const Tokens all_tokens = tokens_of(sequence, list, pages, layer);
-  if (list.place != PagePlace::staged) {
-    part.pages = pages;
-    part.tokens = all_tokens;
-    parts_.push_back(part);
-    return;
+void KvCache::add_parts(std::size_t request, const SequenceLists& lists, int layer,
+                        const LayoutExtent& extent, bool staged_only) {
+  for (std::size_t l = 0; l < lists.lists.size(); ++l) {
+    const KvList& list = lists.lists[l];
+    const bool staged = list.place == PagePlace::staged;
+    if (staged_only && !staged) continue;
+    const Tokens pages = list.pages(extent);
+    if (pages == 0) continue;
+    const AttendPart part{.request = static_cast<int>(request),
+                          .list = &list,
+                          .pages = pages,
+                          .tokens = tokens_of(list, pages, extent)};
+    if (staged) {
+      add_staged(part, layer, {.version = lists.version, .list = l});
+    } else {
+      parts_.push_back(part);
+    }
   }
-  const PageShape of = shape(list.strand, list.low);
-  const Bytes bytes = page_bytes(of);
-  auto run = list.layers[static_cast<std::size_t>(layer)].runs.begin();
+}
+
+// In pieces that fit what is left of a staging slot.
+void KvCache::add_staged(AttendPart part, int layer, StagedPart staged) {
+  const Tokens pages = part.pages, tokens = part.tokens;
+  const PageKind& kind = page_kind(part.list->strand, part.list->low);
+  const Bytes bytes = kind.bytes;
+  auto run = part.list->layers[static_cast<std::size_t>(layer)].runs.begin();
   for (Tokens page = 0; page < pages; page += part.pages) {
     if (chunks_ == 0 || chunk_used_bytes_ + bytes > staging_.slot_bytes()) {
       ++chunks_;
       chunk_used_bytes_ = 0;
     }
-    part.first_page = page;
-    part.pages = std::min(pages - page, (staging_.slot_bytes() - chunk_used_bytes_) / bytes);
-    part.tokens = std::min(part.pages * of.tokens, all_tokens - page * of.tokens);
-    part.chunk = chunks_ - 1;
-    part.at = chunk_used_bytes_;
+    part.first_page = staged.first_page = page;
+    part.pages = staged.pages =
+        std::min(pages - page, (staging_.slot_bytes() - chunk_used_bytes_) / bytes);
+    part.tokens = std::min(part.pages * kind.shape.tokens, tokens - page * kind.shape.tokens);
+    part.chunk = staged.chunk = chunks_ - 1;
+    part.at = staged.at = chunk_used_bytes_;
     chunk_used_bytes_ += part.pages * bytes;
     staged_bytes_ += part.pages * bytes;
     // A run that goes on in the next chunk is a copy there too.
-    const Tokens end = page + part.pages;
-    for (; run->first_page + run->from.bytes / bytes < end; ++run) ++copies_;
+    const auto end_of_run = [&] { return run->first_page + run->from.bytes / bytes; };
+    for (; end_of_run() < page + part.pages; ++run) ++copies_;
     ++copies_;
-    if (run->first_page + run->from.bytes / bytes == end) ++run;
+    if (end_of_run() == page + part.pages) ++run;
     parts_.push_back(part);
-    staged_.push_back({lists.version, list_index, page, part.pages, part.chunk, part.at});
+    staged_.push_back(staged);
   }
 }
 
@@ -223,7 +233,7 @@ bool KvCache::reserve_part(AttendPart& part, const AttendRequest& request, bool 
 void KvCache::write_positions(const AttendPart& part, const Running& sequence) const {
   const TokenLayout& layout = *sequence.layout;
   const KvList& list = *part.list;
-  const Tokens page_tokens = shape(list.strand, list.low).tokens;
+  const Tokens page_tokens = page_kind(list.strand, list.low).shape.tokens;
   for (Tokens page = 0; page < part.pages; ++page) {
     const Tokens block = list.blocks[static_cast<std::size_t>(part.first_page + page)].index;
     const Tokens first = page * page_tokens, tokens = std::min(page_tokens, part.tokens - first);
@@ -238,30 +248,31 @@ void KvCache::write_positions(const AttendPart& part, const Running& sequence) c
   }
 }
 
-// `table` is of all pages of the part's list or, where they are staged, of pages in a row.
-Attend KvCache::attend_op(const AttendPart& part, const AttendRequest& request,
-                          const Address& pages, const Address& table) const {
+// An operation over a part. `table` is of all pages of its list or, where they are staged, of pages
+// in a row. Made in place: operations are large, and there are some for each sequence and step.
+void KvCache::add_attend(const AttendPart& part, const AttendRequest& request, const Address& pages,
+                         const Address& table) {
   const RequestRoom& room = request_rooms_[static_cast<std::size_t>(part.request)];
   const KvList& list = *part.list;
-  const PageShape of = shape(list.strand, list.low);
-  Address hidden{};
+  auto& op = std::get<Attend>(ops_.emplace_back(std::in_place_type<Attend>));
+  op.queries = list.place == PagePlace::cpu ? room.host_queries : request.queries;
+  op.pages = pages;
+  op.page_table = {table.space, table.offset, part.pages * kPageTableEntryBytes};
+  op.partials = part.partials;
+  op.shape = page_kind(list.strand, list.low).shape;
+  op.tokens = part.tokens;
+  op.query_heads = config_.query_heads;
+  op.query_tokens = static_cast<std::int32_t>(request.tokens);
+  op.input = config_.input;
+  op.logit_scale = config_.logit_scale;
+  if (part.positions.bytes > 0) {
+    op.query_positions = room.query_positions;
+    op.token_positions = part.positions;
+    op.window = config_.window;
+  }
   if (list.hidden.bytes > 0)
-    hidden = {list.hidden.space, list.hidden.offset + part.first_page * of.tokens / 8,
-              divide_up(part.tokens, 64) * 8};
-  return {.queries = list.place == PagePlace::cpu ? room.host_queries : request.queries,
-          .pages = pages,
-          .page_table = {table.space, table.offset, part.pages * kPageTableEntryBytes},
-          .partials = part.partials,
-          .shape = of,
-          .tokens = part.tokens,
-          .query_heads = config_.query_heads,
-          .query_tokens = static_cast<std::int32_t>(request.tokens),
-          .input = config_.input,
-          .logit_scale = config_.logit_scale,
-          .query_positions = part.positions.bytes > 0 ? room.query_positions : Address{},
-          .token_positions = part.positions,
-          .hidden = hidden,
-          .window = part.positions.bytes > 0 ? config_.window : 0};
+    op.hidden = {list.hidden.space, list.hidden.offset + part.first_page * op.shape.tokens / 8,
+                 divide_up(part.tokens, 64) * 8};
 }
 
 // Submits a group of the step and remembers it.
@@ -287,9 +298,8 @@ Status KvCache::submit_step(std::span<const AttendRequest> batch, int layer, boo
   ops_.clear();
   for (const AttendPart& part : parts_)
     if (part.list->place == PagePlace::resident)
-      ops_.push_back(attend_op(part, batch[static_cast<std::size_t>(part.request)],
-                               device_pool_.where(),
-                               part.list->layers[static_cast<std::size_t>(layer)].table));
+      add_attend(part, batch[static_cast<std::size_t>(part.request)], device_pool_.where(),
+                 part.list->layers[static_cast<std::size_t>(layer)].table);
   Submitted last = submit_part(compute_, after_, layer);
   if (last.status != Status::ok) return last.status;
   std::vector<Ticket> before;
@@ -334,10 +344,10 @@ void KvCache::add_merge(const AttendRequest& request, const RequestRoom& room) {
     const Bytes parts_bytes = room.parts * room.partial_bytes;
     const Address parts{whole.space, whole.offset, parts_bytes};
     whole.offset += parts_bytes;
-    ops_.push_back(Merge{parts, whole, room.parts, rows, config_.head_dim});
+    ops_.emplace_back(std::in_place_type<Merge>, parts, whole, room.parts, rows, config_.head_dim);
   }
-  ops_.push_back(
-      Finish{whole, request.outputs, request.log_sum_exp, rows, config_.head_dim, config_.input});
+  ops_.emplace_back(std::in_place_type<Finish>, whole, request.outputs, request.log_sum_exp, rows,
+                    config_.head_dim, config_.input);
 }
 
 // Queries go to the host, the cores of each node attend to what lies there, and their partials come
@@ -358,9 +368,8 @@ Status KvCache::submit_cpu(std::span<const AttendRequest> batch, int layer,
     ops_.clear();
     for (const AttendPart& part : parts_)
       if (here(part))
-        ops_.push_back(attend_op(part, batch[static_cast<std::size_t>(part.request)],
-                                 hosts_[node].pool.where(),
-                                 part.list->layers[static_cast<std::size_t>(layer)].table));
+        add_attend(part, batch[static_cast<std::size_t>(part.request)], hosts_[node].pool.where(),
+                   part.list->layers[static_cast<std::size_t>(layer)].table);
     if (ops_.empty()) continue;
     Submitted submitted = submit_part(hosts_[node].queue, std::span(&queries.ticket, 1), layer);
     if (submitted.status != Status::ok) return submitted.status;
@@ -378,20 +387,20 @@ Status KvCache::submit_cpu(std::span<const AttendRequest> batch, int layer,
 Submitted KvCache::submit_chunk(std::span<const AttendRequest> batch, int layer, int chunk,
                                 int slot, std::array<Ticket, 2> after) {
   const Address& where = staging_[slot].where;
-  const auto pages_of = [&](const AttendPart& part) -> Address {
+  const auto slot_pages = [&](const AttendPart& part) -> Address {
     return {where.space, where.offset + part.at,
-            part.pages * page_bytes(shape(part.list->strand, part.list->low))};
+            part.pages * page_kind(part.list->strand, part.list->low).bytes};
   };
   const auto here = [&](const AttendPart& part) {
     return part.list->place == PagePlace::staged && part.chunk == chunk;
   };
   ops_.clear();
   for (const AttendPart& part : parts_)
-    if (here(part)) add_verification(part, pages_of(part), layer);
+    if (here(part)) add_verification(part, slot_pages(part), layer);
   for (const AttendPart& part : parts_)
     if (here(part))
-      ops_.push_back(attend_op(part, batch[static_cast<std::size_t>(part.request)], pages_of(part),
-                               slot_table(part.list->strand, part.list->low)));
+      add_attend(part, batch[static_cast<std::size_t>(part.request)], slot_pages(part),
+                 page_kind(part.list->strand, part.list->low).slot_table);
   return submit_part(compute_, after, layer);
 }
 
@@ -417,7 +426,7 @@ Submitted KvCache::copy_chunk(int layer, int chunk, int slot) {
   Bytes copied_bytes = 0;
   for (const AttendPart& part : parts_) {
     if (part.list->place != PagePlace::staged || part.chunk != chunk) continue;
-    const Bytes bytes = page_bytes(shape(part.list->strand, part.list->low));
+    const Bytes bytes = page_kind(part.list->strand, part.list->low).bytes;
     const Tokens end = part.first_page + part.pages;
     const auto& runs = part.list->layers[static_cast<std::size_t>(layer)].runs;
     auto run = std::upper_bound(runs.begin(), runs.end(), part.first_page,

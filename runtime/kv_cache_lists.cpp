@@ -20,7 +20,7 @@ void KvCache::pages_moved(const Block& block, LayerKind kind) {
 
 // Lists all pages of the tokens that a layer has, and finds out where they lie there. False: there
 // is no memory for the tables.
-bool KvCache::list_pages(Running& sequence, int layer) {
+bool KvCache::list_pages(Running& sequence, int layer, const LayoutExtent& extent) {
   const LayerKind kind = blocks_.kind(layer);
   SequenceLists& lists = sequence.lists[static_cast<std::size_t>(kind)];
   if (lists.stale) {
@@ -28,15 +28,12 @@ bool KvCache::list_pages(Running& sequence, int layer) {
     lists.stale = false;
     lists.version = ++list_versions_;
   }
-  const Tokens appended = sequence.appended[static_cast<std::size_t>(layer)];
-  const Tokens own = divide_up(sequence.layout->own_tokens(appended), config_.own_page_tokens);
-  const Tokens visual = sequence.layout->visual_blocks(appended);
-  for (; lists.own_blocks < own; ++lists.own_blocks)
+  for (; lists.own_blocks < extent.own_blocks; ++lists.own_blocks)
     if (!list_block(sequence, kind, Strand::own, lists.own_blocks)) return false;
-  for (; lists.visual_blocks < visual; ++lists.visual_blocks)
+  for (; lists.visual_blocks < extent.visual_blocks; ++lists.visual_blocks)
     if (!list_block(sequence, kind, Strand::visual, lists.visual_blocks)) return false;
   for (KvList& list : lists.lists)
-    if (!locate(list, layer, listed_pages(sequence, list, layer))) return false;
+    if (!locate(list, layer, list.pages(extent))) return false;
   return true;
 }
 
@@ -67,7 +64,7 @@ bool KvCache::list_block(Running& sequence, LayerKind kind, Strand strand, Token
 // A bit for each token of the list as soon as one is hidden.
 bool KvCache::list_hidden(KvList& list, const Block& block) {
   if (list.hidden.bytes == 0 && block.hidden.empty()) return true;
-  const Tokens page_words = divide_up(shape(list.strand, list.low).tokens, kWordTokens);
+  const Tokens page_words = divide_up(page_kind(list.strand, list.low).shape.tokens, kWordTokens);
   const auto pages = static_cast<Tokens>(list.blocks.size());
   const Bytes page_bytes = page_words * 8;
   const bool is_first = list.hidden.bytes == 0;
@@ -142,32 +139,18 @@ void KvCache::forget_other_lists(std::span<const SequenceId> batch) {
   }
 }
 
-// Only the last pages of a list may be of tokens that a layer has not been given yet.
-Tokens KvCache::listed_pages(const Running& sequence, const KvList& list, int layer) const {
-  const Tokens appended = sequence.appended[static_cast<std::size_t>(layer)];
-  const Tokens blocks =
-      list.strand == Strand::own
-          ? divide_up(sequence.layout->own_tokens(appended), config_.own_page_tokens)
-          : sequence.layout->visual_blocks(appended);
-  auto pages = list.blocks.size();
-  while (pages > 0 && list.blocks[pages - 1].index >= blocks) --pages;
-  return static_cast<Tokens>(pages);
-}
-
 // In the first `pages` pages of a list: the last of them may be filling. Those behind the end of an
 // image are hidden, and count.
-Tokens KvCache::tokens_of(const Running& sequence, const KvList& list, Tokens pages,
-                          int layer) const {
-  const Tokens page_tokens = shape(list.strand, list.low).tokens;
-  const Tokens appended = sequence.appended[static_cast<std::size_t>(layer)];
+Tokens KvCache::tokens_of(const KvList& list, Tokens pages, const LayoutExtent& extent) const {
+  const Tokens page_tokens = page_kind(list.strand, list.low).shape.tokens;
   const Tokens last = list.blocks[static_cast<std::size_t>(pages - 1)].index;
-  const Tokens before = (pages - 1) * page_tokens;
-  if (list.strand == Strand::own)
-    return before +
-           std::min(page_tokens, sequence.layout->own_tokens(appended) - last * page_tokens);
-  const bool filling =
-      last + 1 == sequence.layout->visual_blocks(appended) && ends_in_block(sequence, appended);
-  return before + (filling ? appended - sequence.layout->visual_first_token(last) : page_tokens);
+  Tokens in_last = page_tokens;
+  if (list.strand == Strand::own) {
+    in_last = std::min(page_tokens, extent.own_tokens - last * page_tokens);
+  } else if (last + 1 == extent.visual_blocks) {
+    in_last = extent.last_visual_tokens;
+  }
+  return (pages - 1) * page_tokens + in_last;
 }
 
 }  // namespace modalkv

@@ -33,7 +33,7 @@ void KvCache::set_placement(const Placement& placement) {
       wish(id);
     }
     sequence.settled_own = 0;
-    settle_own(sequence);
+    settle_own(sequence, sequence.appended.front());
   }
 }
 
@@ -98,11 +98,16 @@ bool KvCache::wants_low(const Block& block, LayerKind kind) const {
 
 // Blocks of the own strand get their action when the recent window has left them. The first block
 // holds the first tokens and stays.
-void KvCache::settle_own(Running& sequence) {
+void KvCache::settle_own(Running& sequence, Tokens appended) {
+  const auto settles = [&](Tokens tokens) {
+    return (sequence.settled_own + 1) * config_.own_page_tokens <=
+           sequence.layout->own_tokens(tokens) - config_.policy.window_tokens;
+  };
+  // A layer that has `appended` tokens says that no more blocks than these may be settled.
+  if (!settles(appended) && sequence.reserved_bytes == 0) return;
   const Tokens least = *std::min_element(sequence.appended.begin(), sequence.appended.end());
   if (sequence.reserved_bytes > 0 && least >= sequence.reserved_until) set_reserved(sequence, 0);
-  const Tokens behind = sequence.layout->own_tokens(least) - config_.policy.window_tokens;
-  while ((sequence.settled_own + 1) * config_.own_page_tokens <= behind) {
+  while (settles(least)) {
     const BlockId id = sequence.own[static_cast<std::size_t>(sequence.settled_own++)];
     if (sequence.settled_own * config_.own_page_tokens <= config_.policy.pinned_tokens) continue;
     Block& block = blocks_[id];
@@ -166,14 +171,14 @@ Status KvCache::start_transition(const Wish& wish, PartState transition) {
   if (ops > ledger_.max_ops(queue)) return Status::rejected;
   if (!ledger_.has_room(queue, 1, ops)) return Status::busy;
   const bool leaves = transition == PartState::leaving;
-  const PageShape to = shape(block.strand, compresses || part.low);
+  const Bytes page_bytes = page_kind(block.strand, compresses || part.low).bytes;
   ops_.clear();
   bool room = true;
   for (int layer = 0; layer < config_.layers && room; ++layer) {
     if (blocks_.kind(layer) != wish.kind) continue;
     PageSlots& page = block.pages[static_cast<std::size_t>(layer)];
-    const auto slot = leaves ? take_host(page_bytes(to), layer, is_on_cpu(part.action))
-                             : device_pool_.take(page_bytes(to));
+    const auto slot = leaves ? take_host(page_bytes, layer, is_on_cpu(part.action))
+                             : device_pool_.take(page_bytes);
     if (!slot) {
       room = false;
       break;
@@ -236,12 +241,12 @@ void KvCache::add_compression(const Block& block, const PageSlots& page, const C
   const Bytes bytes = rows_bytes(block.tokens);
   const Address keys{areas_.scratch.space, areas_.scratch.offset, bytes};
   const Address values{keys.space, areas_.scratch.offset + areas_.scratch.bytes / 2, bytes};
-  ops_.push_back(
-      Decode{page.now, keys, values, shape(block.strand, false), block.tokens, config_.input});
+  ops_.push_back(Decode{page.now, keys, values, page_kind(block.strand, false).shape, block.tokens,
+                        config_.input});
   ops_.push_back(Encode{.keys = keys,
                         .values = values,
                         .page = page.next,
-                        .shape = shape(block.strand, true),
+                        .shape = page_kind(block.strand, true).shape,
                         .tokens = block.tokens,
                         .input = config_.input,
                         .content = content,
@@ -333,7 +338,7 @@ std::uint64_t KvCache::used_at(const Block& block) const {
 Bytes KvCache::reserve_bytes() const {
   if (!may_be_low(Strand::visual, LayerKind::planned)) return 0;
   const Bytes slab_bytes = device_pool_.slots().slab_bytes();
-  const Bytes pages = slab_bytes / page_bytes(shape(Strand::visual, true));
+  const Bytes pages = slab_bytes / page_kind(Strand::visual, true).bytes;
   return slab_bytes * divide_up(blocks_.layers_of(LayerKind::planned), pages);
 }
 
@@ -341,7 +346,7 @@ Bytes KvCache::reserve_bytes() const {
 Status KvCache::await_arrival(const Block& block, LayerKind kind) {
   const Part& part = block.parts[static_cast<std::size_t>(kind)];
   if (part.state != PartState::hosted) return Status::busy;
-  return make_room(blocks_.layers_of(kind) * page_bytes(shape(block.strand, part.low)));
+  return make_room(blocks_.layers_of(kind) * page_kind(block.strand, part.low).bytes);
 }
 
 int KvCache::first_layer(LayerKind kind) const {
@@ -354,7 +359,7 @@ int KvCache::first_layer(LayerKind kind) const {
 Bytes KvCache::freed_bytes(const Block& block, LayerKind kind) const {
   const Part& part = block.parts[static_cast<std::size_t>(kind)];
   if (part.state != PartState::leaving && part.state != PartState::compressing) return 0;
-  return blocks_.layers_of(kind) * page_bytes(shape(block.strand, part.low));
+  return blocks_.layers_of(kind) * page_kind(block.strand, part.low).bytes;
 }
 
 std::optional<RuntimeEvent> KvCache::poll(Nanos timeout_ns) {
@@ -472,7 +477,7 @@ void KvCache::end_transition(const Errand& errand, Status status) {
   if (well) pages_moved(*block, errand.layer_kind);
   give_back(given_up_);
   const Bytes bytes =
-      blocks_.layers_of(errand.layer_kind) * page_bytes(shape(block->strand, part.low));
+      blocks_.layers_of(errand.layer_kind) * page_kind(block->strand, part.low).bytes;
   if (well) {
     if (transition == PartState::leaving) counters_.left_bytes += bytes;
     if (transition == PartState::arriving) counters_.arrived_bytes += bytes;

@@ -13,6 +13,7 @@
 #include "modalkv/op.hpp"
 #include "runtime/block_store.hpp"
 #include "runtime/fenced_memory.hpp"
+#include "runtime/token_layout.hpp"
 
 namespace modalkv {
 
@@ -48,6 +49,13 @@ struct KvList {
   std::vector<ListedBlock> blocks{};  ///< ascending
   Address hidden{};                   ///< a bit a token; no bytes: none is hidden
   std::vector<LayerPages> layers{};   ///< of the model; those of the kind are used
+
+  /// Of the first tokens of the sequence: only the last ones may hold none of them.
+  Tokens pages(const LayoutExtent& extent) const {
+    auto pages = blocks.size();
+    while (pages > 0 && blocks[pages - 1].index >= extent.blocks(strand)) --pages;
+    return static_cast<Tokens>(pages);
+  }
 };
 
 /// Of one sequence and kind of layers.

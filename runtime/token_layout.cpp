@@ -41,16 +41,29 @@ const TokenLayout::Span& TokenLayout::span_of_block(Tokens block) const {
   return *span;
 }
 
-Tokens TokenLayout::own_tokens(Tokens tokens) const {
+LayoutExtent TokenLayout::extent(Tokens tokens) const {
   const Span& span = span_of(tokens);
-  if (!span.visual) return span.own_begin + tokens - span.begin;
-  return span.own_begin + (promote_first_ && tokens > span.begin ? 1 : 0);
+  const Tokens in_span = tokens - span.begin;
+  LayoutExtent extent{.own_tokens = span.own_begin,
+                      .visual_blocks = span.first_block,
+                      .last_visual_tokens = visual_page_tokens_};
+  if (!span.visual) {
+    extent.own_tokens += in_span;
+  } else if (in_span > 0) {
+    extent.own_tokens += promote_first_ ? 1 : 0;
+    extent.visual_blocks += divide_up(in_span, visual_page_tokens_);
+    extent.last_visual_tokens = (in_span - 1) % visual_page_tokens_ + 1;
+  }
+  extent.own_blocks = divide_up(extent.own_tokens, own_page_tokens_);
+  return extent;
+}
+
+Tokens TokenLayout::own_tokens(Tokens tokens) const {
+  return extent(tokens).own_tokens;
 }
 
 Tokens TokenLayout::visual_blocks(Tokens tokens) const {
-  const Span& span = span_of(tokens);
-  if (!span.visual) return span.first_block;
-  return span.first_block + divide_up(tokens - span.begin, visual_page_tokens_);
+  return extent(tokens).visual_blocks;
 }
 
 Tokens TokenLayout::visual_tokens_of(Tokens tokens) const {

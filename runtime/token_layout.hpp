@@ -24,6 +24,15 @@ struct LayoutPiece {
   Tokens at = 0;     ///< of the first, in the block
 };
 
+/// What of the two strands the first tokens of a sequence fill.
+struct LayoutExtent {
+  Tokens own_tokens = 0;
+  Tokens own_blocks = 0, visual_blocks = 0;
+  Tokens last_visual_tokens = 0;  ///< in the last visual block: of its page when it is full
+
+  Tokens blocks(Strand strand) const { return strand == Strand::own ? own_blocks : visual_blocks; }
+};
+
 class TokenLayout {
  public:
   /// Pages of visual blocks have a multiple of 64 tokens. With `promote_first` the first token of
@@ -36,6 +45,7 @@ class TokenLayout {
   void for_each_piece(Tokens begin, Tokens end, Use&& use) const;
 
   /// Of the first `tokens` tokens.
+  LayoutExtent extent(Tokens tokens) const;
   Tokens own_tokens(Tokens tokens) const;
   Tokens visual_blocks(Tokens tokens) const;
   Tokens visual_tokens_of(Tokens tokens) const;
@@ -84,7 +94,9 @@ void TokenLayout::for_each_piece(Tokens begin, Tokens end, Use&& use) const {
       token += now, index += now, tokens -= now;
     }
   };
-  for (const Span& span : spans_) {
+  for (auto at = &span_of(begin); at != spans_.data() + spans_.size(); ++at) {
+    const Span& span = *at;
+    if (span.begin >= end) break;
     const Tokens from = std::max(begin, span.begin), to = std::min(end, span.end);
     if (from >= to) continue;
     const Tokens index = from - span.begin;
