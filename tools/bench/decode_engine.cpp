@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstddef>
@@ -141,12 +142,19 @@ RuntimeConfig DecodeEngine::config(const PlaceShares& shares) const {
   return config;
 }
 
+bool DecodeEngine::take_event(Nanos timeout_ns) {
+  const auto event = cache_.poll(timeout_ns);
+  if (event && event->status != Status::ok)
+    throw Error(fmt::format("layer {} ended in: {}", event->layer, name(event->status)));
+  return event.has_value();
+}
+
 template <typename Call>
 void DecodeEngine::until_room(Call&& call) {
   const Nanos begin = host_device_.now();
   Status status;
   while ((status = call()) == Status::busy && host_device_.now() - begin < kPatienceNanos)
-    cache_.poll(kMillisecond);
+    take_event(kMillisecond);
   if (status != Status::ok)
     throw Error(fmt::format("the runtime refuses a step: {}", name(status)));
 }
@@ -157,7 +165,7 @@ void DecodeEngine::settle() {
   while (!cache_.settled()) {
     if (host_device_.now() - begin > kPatienceNanos)
       throw Error("KV does not arrive where it should be\n" + cache_.describe());
-    cache_.poll(kMillisecond);
+    take_event(kMillisecond);
   }
 }
 
@@ -192,10 +200,9 @@ Nanos DecodeEngine::step() {
   const Nanos begin = host_device_.now();
   std::uint64_t last = 0;
   for (int layer = 0; layer < shape_.layers; ++layer) {
-    std::array<Ticket, 1> after{};
     const Submitted before = device_.import_event({&layers_done_, layers_begun_});
     if (before.status != Status::ok) throw Error("too many layers in flight");
-    after[0] = before.ticket;
+    const std::array after{before.ticket};
     until_room([&] { return cache_.append(appends_, layer, after); });
     until_room([&] {
       const Attended attended =
@@ -208,9 +215,8 @@ Nanos DecodeEngine::step() {
   if (const Status status = cache_.wait(last, kPatienceNanos); status != Status::ok)
     throw Error(fmt::format("a step ended in: {}", name(status)));
   const Nanos time_ns = host_device_.now() - begin;
-  while (const auto event = cache_.poll(0))
-    if (event->status != Status::ok || event->kind == RuntimeEvent::Kind::lost)
-      throw Error(fmt::format("layer {} ended in: {}", event->layer, name(event->status)));
+  while (take_event(0)) {
+  }
   return time_ns;
 }
 

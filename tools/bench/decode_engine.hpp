@@ -47,13 +47,13 @@ class DecodeEngine {
   HostDevice& device() { return host_device_; }
   /// Of the latest step, 16-bit numbers [batch, heads, head_dim] of the last layer.
   std::span<const std::uint16_t> outputs() const { return outputs_; }
-  /// Whether KV is in all the places that have a share.
   const RuntimeCounters& counters() const { return cache_.counters(); }
 
  private:
   RuntimeConfig config(const PlaceShares& shares) const;
   void fill(SequenceId sequence);
   void settle();
+  bool take_event(Nanos timeout_ns);
   template <typename Call>
   void until_room(Call&& call);
 

@@ -49,13 +49,13 @@ class Series {
     for (std::size_t r = 0; r < rounds_ms_.size(); ++r)
       ratios.push_back(rounds_ms_[r] / streaming.rounds_ms_[r]);
     return {.shares = shares_,
+            .streamed_bytes = streamed_bytes_,
             .step_ms = time_spread(step_ms_),
             .over_streaming = time_spread(ratios),
             .difference = relative_difference(streaming.outputs_)};
   }
   OverlapTimes overlap(const Series& streaming) const {
     return {.step = times(streaming),
-            .streamed_bytes = streamed_bytes_,
             .copy_ms = time_spread(copy_ms_),
             .compute_ms = time_spread(compute_ms_),
             .over_longer = time_spread(over_longer_)};

@@ -23,6 +23,7 @@ struct DecodeCase {
 /// The steps of one placement.
 struct DecodeTimes {
   PlaceShares shares{};
+  Bytes streamed_bytes = 0;  ///< a step
   TimeSpread step_ms{};
   TimeSpread over_streaming{};  ///< by round, of a step over one that streams everything
   double difference = 0;        ///< relative L2, of its outputs from that step's
@@ -31,7 +32,6 @@ struct DecodeTimes {
 /// A step beside its copies and its computing, each by itself while the other queue is as busy.
 struct OverlapTimes {
   DecodeTimes step{};
-  Bytes streamed_bytes = 0;  ///< a step
   TimeSpread copy_ms{}, compute_ms{};
   TimeSpread over_longer{};  ///< by round, of a step over the longer of the two
 };

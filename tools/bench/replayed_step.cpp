@@ -3,9 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <deque>
-#include <optional>
+#include <utility>
 #include <variant>
 
 #include "modalkv/error.hpp"
@@ -112,50 +111,66 @@ Address ReplayedStep::moved(const Address& address, Bytes by) const {
   return {twins_space_, address.offset - staging_.offset + by, address.bytes};
 }
 
-TimesApart ReplayedStep::run(const std::vector<RecordedGroup>& step, int steps) {
-  std::vector<std::vector<Op>> copies, reads, computing;
+ReplayedStep::Groups ReplayedStep::copies(const std::vector<RecordedGroup>& step, Bytes by) const {
+  Groups groups;
   for (const RecordedGroup& group : step) {
-    std::vector<Op> ops, second;
+    if (group.queue != h2d_ || group.ops.empty()) continue;
+    std::vector<Op>& ops = groups.emplace_back();
     for (const Op& op : group.ops) {
-      if (group.queue == h2d_) {
-        const Copy& copy = std::get<Copy>(op);
-        ops.push_back(Copy{copy.from, moved(copy.to, 0)});
-        second.push_back(Copy{copy.from, moved(copy.to, staging_.bytes)});
-      } else if (group.queue != compute_) {
-        continue;
-      } else if (const auto* attend = std::get_if<Attend>(&op)) {
-        Attend again = *attend;
-        if (is_staged(again.pages)) again.pages = moved(again.pages, staging_.bytes);
-        ops.push_back(again);
-      } else if (const auto* verify = std::get_if<VerifyPage>(&op)) {
-        // Another layer's pages may lie there by now.
-        ops.push_back(Checksum{moved(verify->page, staging_.bytes),
-                               {twins_space_, 2 * staging_.bytes, kChecksumBytes}});
-      } else if (std::holds_alternative<Merge>(op) || std::holds_alternative<Finish>(op)) {
-        ops.push_back(op);
-      }
+      const Copy& copy = std::get<Copy>(op);
+      ops.push_back(Copy{copy.from, moved(copy.to, by)});
     }
-    if (ops.empty()) continue;
-    (group.queue == h2d_ ? copies : computing).push_back(std::move(ops));
-    if (!second.empty()) reads.push_back(std::move(second));
   }
-  for (const std::vector<Op>& group : reads)
+  return groups;
+}
+
+ReplayedStep::Groups ReplayedStep::computing(const std::vector<RecordedGroup>& step) const {
+  Groups groups;
+  for (const RecordedGroup& group : step) {
+    if (group.queue != compute_) continue;
+    std::vector<Op> ops;
+    for (const Op& op : group.ops)
+      if (const auto again = repeatable(op)) ops.push_back(*again);
+    if (!ops.empty()) groups.push_back(std::move(ops));
+  }
+  return groups;
+}
+
+// What appends and closes pages is not: it would do so twice.
+std::optional<Op> ReplayedStep::repeatable(const Op& op) const {
+  if (const auto* verify = std::get_if<VerifyPage>(&op)) {
+    // Another layer's page may lie there by now; it is read all the same.
+    const Address checksum{twins_space_, 2 * staging_.bytes, kChecksumBytes};
+    return Checksum{moved(verify->page, staging_.bytes), checksum};
+  }
+  if (const auto* attend = std::get_if<Attend>(&op)) {
+    Attend again = *attend;
+    if (is_staged(again.pages)) again.pages = moved(again.pages, staging_.bytes);
+    return again;
+  }
+  if (std::holds_alternative<Merge>(op) || std::holds_alternative<Finish>(op)) return op;
+  return {};
+}
+
+TimesApart ReplayedStep::run(const std::vector<RecordedGroup>& step, int steps) {
+  const Groups filling = copies(step, staging_.bytes);
+  for (const std::vector<Op>& group : filling)
     if (device_.submit(h2d_, group, {}).status != Status::ok)
       throw Error("a step taken apart is refused");
-  for (std::size_t i = 0; i < reads.size(); ++i) next_of(device_);
+  for (std::size_t i = 0; i < filling.size(); ++i) next_of(device_);
 
-  Lane copy(device_, h2d_, std::move(copies)), compute(device_, compute_, std::move(computing));
+  Lane copy(device_, h2d_, copies(step, 0)), compute(device_, compute_, computing(step));
+  const auto collect = [&] {
+    const Completion completion = next_of(device_);
+    if (!copy.ended(completion)) compute.ended(completion);
+  };
   while (copy.steps() < steps || compute.steps() < steps) {
     copy.feed();
     compute.feed();
-    const Completion completion = next_of(device_);
-    if (!copy.ended(completion)) compute.ended(completion);
+    collect();
   }
   TimesApart times{copy.times_ms(), compute.times_ms()};
-  while (!copy.idle() || !compute.idle()) {
-    const Completion completion = next_of(device_);
-    if (!copy.ended(completion)) compute.ended(completion);
-  }
+  while (!copy.idle() || !compute.idle()) collect();
   return times;
 }
 

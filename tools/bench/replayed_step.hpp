@@ -2,6 +2,7 @@
 // anything in the other queue.
 #pragma once
 
+#include <optional>
 #include <vector>
 
 #include "offload/host_device.hpp"
@@ -29,6 +30,11 @@ class ReplayedStep {
   TimesApart run(const std::vector<RecordedGroup>& step, int steps);
 
  private:
+  using Groups = std::vector<std::vector<Op>>;
+
+  Groups copies(const std::vector<RecordedGroup>& step, Bytes by) const;
+  Groups computing(const std::vector<RecordedGroup>& step) const;
+  std::optional<Op> repeatable(const Op& op) const;
   Address moved(const Address& address, Bytes by) const;
   bool is_staged(const Address& address) const;
 

@@ -41,7 +41,8 @@ Json json_of(const ThreadCost& cost, Tokens pages) {
 Json json_of(const DecodeTimes& times) {
   Json json{{"resident_share", times.shares.resident},
             {"streamed_share", times.shares.streamed},
-            {"cpu_share", times.shares.cpu}};
+            {"cpu_share", times.shares.cpu},
+            {"streamed_bytes_a_step", times.streamed_bytes}};
   add_spread(json, "step", "_ms", times.step_ms);
   add_spread(json, "step_over_streaming", "", times.over_streaming);
   json["output_difference"] = times.difference;
@@ -50,7 +51,6 @@ Json json_of(const DecodeTimes& times) {
 
 Json json_of(const OverlapTimes& times) {
   Json json = json_of(times.step);
-  json["streamed_bytes_a_step"] = times.streamed_bytes;
   add_spread(json, "copy", "_ms", times.copy_ms);
   add_spread(json, "compute", "_ms", times.compute_ms);
   add_spread(json, "step_over_longer", "", times.over_longer);
@@ -99,7 +99,7 @@ std::string table_of(const std::vector<OverlapTimes>& overlaps) {
                    {"", TextTable::Align::left}});
   for (const OverlapTimes& times : overlaps)
     table.add_row({percent(times.step.shares.streamed),
-                   fmt::format("{:.1f}", static_cast<double>(times.streamed_bytes) / 1e6),
+                   fmt::format("{:.1f}", static_cast<double>(times.step.streamed_bytes) / 1e6),
                    with_spread(times.step.step_ms, 1), with_spread(times.copy_ms, 1),
                    with_spread(times.compute_ms, 1), with_spread(times.over_longer, 3),
                    fmt::format("{:.2f}", kOverlapGoal),
