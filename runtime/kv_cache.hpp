@@ -255,7 +255,8 @@ class KvCache {
   Bytes freed_bytes(const Block& block, LayerKind kind) const;
 
   // Admission
-  Bytes pages_bytes(const TokenLayout& layout, Tokens begin, Tokens end, bool compact) const;
+  Bytes room_for(const TokenLayout& layout, Tokens begin, Tokens end, bool compact) const;
+  Bytes room_of(Bytes page_bytes) const;
   Bytes open_bytes() const;
   void set_reserved(Running& sequence, Bytes bytes);
 
