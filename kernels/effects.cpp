@@ -206,9 +206,8 @@ class Effects {
   const std::byte* listed_page(const OverPages& op, std::int64_t index) const {
     Bytes offset = 0;
     std::memcpy(&offset, at(op.page_table) + index * kPageTableEntryBytes, sizeof(offset));
-    const Bytes behind = op.pages.offset + op.pages.bytes - page_bytes(op.shape);
-    if (offset < op.pages.offset || offset > behind) return nullptr;
-    return memory_[op.pages.space.index] + offset;
+    if (offset < 0 || offset > op.pages.bytes - page_bytes(op.shape)) return nullptr;
+    return at(op.pages) + offset;
   }
   static std::size_t size(const Address& address) {
     return static_cast<std::size_t>(address.bytes);

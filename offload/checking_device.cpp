@@ -36,9 +36,9 @@ std::vector<Access> CheckingDevice::touched(const Op& op) const {
     for (Bytes at = 0; at < over.page_table.bytes; at += kPageTableEntryBytes) {
       Address page{over.pages.space, 0, page_bytes(over.shape)};
       std::memcpy(&page.offset, table + over.page_table.offset + at, sizeof(page.offset));
-      if (page.offset < over.pages.offset ||
-          page.offset + page.bytes > over.pages.offset + over.pages.bytes)
+      if (page.offset < 0 || page.offset + page.bytes > over.pages.bytes)
         return;  // it will be rejected
+      page.offset += over.pages.offset;
       pages.push_back({page});
     }
     std::erase_if(all, [&](const Access& access) { return access.where == over.pages; });

@@ -5,7 +5,6 @@
 // across queues. Outcomes are collected with `next_completion`: nothing is called back.
 #pragma once
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -14,6 +13,7 @@
 #include <vector>
 
 #include "modalkv/error.hpp"
+#include "modalkv/event.hpp"
 #include "modalkv/op.hpp"
 #include "modalkv/units.hpp"
 
@@ -46,6 +46,7 @@ struct QueueInfo {
   int max_ops = 4096;  ///< of all groups that have not run
   /// How fast a device of real threads is; virtual time has rates of its own.
   int threads = 1;              ///< of a host queue: they divide an Attend
+  std::vector<int> cpus{};      ///< of a host queue: a thread stays on each; none: anywhere
   double copy_bytes_per_s = 0;  ///< Copy takes at least so long, 0: as long as memory takes
   Nanos copy_ns = 0;            ///< and so much more
 };
@@ -89,15 +90,6 @@ struct SpaceInfo {
 struct RegisteredSpace {
   Status status = Status::ok;
   SpaceId space{};
-};
-
-/// GPU and host wait for each other through words that both can see: the event has happened once
-/// the word is at least `value`. Keep an imported word alive until it had that value when imported,
-/// a group that waits for it has completed, or the device is gone; an exported one until it is
-/// raised.
-struct EngineEvent {
-  std::atomic<std::uint64_t>* word = nullptr;
-  std::uint64_t value = 0;
 };
 
 /// One thread at a time may call a device. No call but next_completion waits.

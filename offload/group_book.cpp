@@ -15,18 +15,6 @@ std::size_t all_groups(const std::vector<QueueInfo>& queues) {
                          });
 }
 
-bool happened(const EngineEvent& event) {
-  return event.word->load(std::memory_order_acquire) >= event.value;
-}
-
-void raise(const EngineEvent& event) {
-  std::uint64_t seen = event.word->load(std::memory_order_relaxed);
-  while (seen < event.value &&
-         !event.word->compare_exchange_weak(seen, event.value, std::memory_order_release)) {
-  }
-  event.word->notify_all();
-}
-
 }  // namespace
 
 GroupBook::GroupBook(std::vector<QueueInfo> queues)
@@ -122,7 +110,7 @@ void GroupBook::finish_front(std::size_t q, Status status, Nanos at_ns) {
   completions_.push_back({group.ticket, status, at_ns});
   std::erase_if(exports_, [&](const PendingEvent& waiting) {
     if (waiting.ticket != group.ticket) return false;
-    raise(waiting.event);
+    let_happen(waiting.event);
     return true;
   });
 }
@@ -138,7 +126,7 @@ std::optional<Completion> GroupBook::collect() {
 
 Submitted GroupBook::import_event(EngineEvent event) {
   if (event.word == nullptr) return {Status::rejected, {}};
-  const bool past = happened(event);
+  const bool past = has_happened(event);
   if (!past && imports_.size() >= kMaxEngineEvents) return {Status::busy, {}};
   const Ticket ticket = ticket_of(kEventQueue, ++last_import_);
   if (!past) imports_.push_back({ticket, event});
@@ -149,7 +137,7 @@ Status GroupBook::export_event(Ticket ticket, EngineEvent event) {
   if (event.word == nullptr || !known(ticket) || queue_of(ticket) == kEventQueue)
     return Status::rejected;
   if (!pending(ticket)) {
-    raise(event);
+    let_happen(event);
     return Status::ok;
   }
   if (exports_.size() >= kMaxEngineEvents) return Status::busy;
@@ -160,7 +148,7 @@ Status GroupBook::export_event(Ticket ticket, EngineEvent event) {
 std::vector<Ticket> GroupBook::reached_events() {
   std::vector<Ticket> reached;
   std::erase_if(imports_, [&](const PendingEvent& import) {
-    if (!happened(import.event)) return false;
+    if (!has_happened(import.event)) return false;
     reached.push_back(import.ticket);
     return true;
   });
@@ -168,7 +156,7 @@ std::vector<Ticket> GroupBook::reached_events() {
 }
 
 void GroupBook::abandon_exports() {
-  for (const PendingEvent& waiting : exports_) raise(waiting.event);
+  for (const PendingEvent& waiting : exports_) let_happen(waiting.event);
   exports_.clear();
 }
 

@@ -85,7 +85,14 @@ Status HostDevice::export_event(Ticket ticket, EngineEvent event) {
 void HostDevice::run_queue(std::size_t queue, std::stop_token stop) {
   using Front = GroupBook::Front;
   const QueueInfo& info = infos_[queue];
-  HostEffects effects(info.kind == QueueKind::host ? info.threads : 1);
+  const bool divides = info.kind == QueueKind::host;
+  std::optional<HostEffects> made;
+  if (divides && !info.cpus.empty()) {
+    made.emplace(std::span(info.cpus));
+  } else {
+    made.emplace(divides ? info.threads : 1);
+  }
+  HostEffects& effects = *made;
   LinkPace link(info.copy_bytes_per_s, info.copy_ns);
   link.idle_until(now());
   const bool paced = info.copy_bytes_per_s > 0 || info.copy_ns > 0;

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "kernels/effects.hpp"
@@ -17,6 +18,8 @@ class HostEffects {
   explicit HostEffects(int threads) {
     if (threads > 1) attention_.emplace(threads);
   }
+  /// A thread on each of these processors.
+  explicit HostEffects(std::span<const int> cpus) { attention_.emplace(cpus); }
 
   /// As modalkv::perform(), but for Attend, which all threads divide: the same operation on as many
   /// threads gives the same bytes, on another number of threads others, all within the errors that

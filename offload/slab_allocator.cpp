@@ -73,13 +73,15 @@ double SlabStatistics::fragmentation() const {
   return held == 0 ? 0 : 1 - static_cast<double>(used_bytes()) / static_cast<double>(held);
 }
 
-SlabAllocator::SlabAllocator(std::vector<Bytes> page_bytes, Bytes slab_bytes, Bytes max_bytes)
-    : slab_bytes_(slab_bytes), max_bytes_(max_bytes) {
+SlabAllocator::SlabAllocator(std::vector<Bytes> page_bytes, Bytes slab_bytes, Bytes max_bytes,
+                             int lanes)
+    : slab_bytes_(slab_bytes), max_bytes_(max_bytes), lanes_(lanes) {
   std::sort(page_bytes.begin(), page_bytes.end());
   if (page_bytes.empty() || page_bytes.size() > kMaxClasses ||
       std::adjacent_find(page_bytes.begin(), page_bytes.end()) != page_bytes.end())
     throw Error(fmt::format("page sizes: 1 to {} distinct ones are expected, found {{{}}}",
                             kMaxClasses, fmt::join(page_bytes, ", ")));
+  if (lanes < 1) throw Error(fmt::format("{} lanes of pages make no sense", lanes));
   if (slab_bytes <= 0 || slab_bytes % kGrain != 0 ||
       slab_bytes / kGrain > std::numeric_limits<std::int32_t>::max())
     throw Error(
@@ -89,10 +91,11 @@ SlabAllocator::SlabAllocator(std::vector<Bytes> page_bytes, Bytes slab_bytes, By
       throw Error(
           fmt::format("page size {} B: a multiple of {} B up to the slab's {} B is expected", bytes,
                       kGrain, slab_bytes));
-    SizeClass& made = classes_.emplace_back();
+    SizeClass made;
     made.page_bytes = bytes;
     made.pages_per_slab = static_cast<std::int32_t>(slab_bytes / bytes);
     made.heads.fill(kNone);
+    classes_.insert(classes_.end(), static_cast<std::size_t>(lanes), made);
   }
   if (max_bytes < 0 || max_bytes / slab_bytes > std::numeric_limits<std::int32_t>::max())
     throw Error(fmt::format("space of {} B: too many slabs of {} B", max_bytes, slab_bytes));
@@ -112,14 +115,14 @@ void SlabAllocator::grow(Bytes capacity_bytes) {
   for (std::int32_t slab = end - 1; slab >= begin; --slab) give_back(slab);
 }
 
-std::optional<Bytes> SlabAllocator::allocate(Bytes page_bytes) {
+std::optional<Bytes> SlabAllocator::allocate(Bytes page_bytes, int lane) {
   Bytes offset = 0;
-  if (!allocate(page_bytes, {&offset, 1})) return std::nullopt;
+  if (!allocate(page_bytes, {&offset, 1}, lane)) return std::nullopt;
   return offset;
 }
 
-bool SlabAllocator::allocate(Bytes page_bytes, std::span<Bytes> offsets) {
-  const std::int32_t index = class_of(page_bytes);
+bool SlabAllocator::allocate(Bytes page_bytes, std::span<Bytes> offsets, int lane) {
+  const std::int32_t index = class_of(page_bytes, lane);
   SizeClass& of = classes_[static_cast<std::size_t>(index)];
   auto wanted = static_cast<std::int64_t>(offsets.size());
   if ((of.slabs + free_slabs_) * of.pages_per_slab - of.used_pages < wanted) return false;
@@ -180,9 +183,11 @@ SlabStatistics SlabAllocator::statistics() const {
   return statistics;
 }
 
-std::int32_t SlabAllocator::class_of(Bytes page_bytes) const {
-  for (std::size_t i = 0; i < classes_.size(); ++i)
-    if (classes_[i].page_bytes == page_bytes) return static_cast<std::int32_t>(i);
+std::int32_t SlabAllocator::class_of(Bytes page_bytes, int lane) const {
+  const auto step = static_cast<std::size_t>(lanes_);
+  if (lane < 0 || lane >= lanes_) bug(fmt::format("lane {} of {}", lane, lanes_));
+  for (std::size_t i = 0; i < classes_.size(); i += step)
+    if (classes_[i].page_bytes == page_bytes) return static_cast<std::int32_t>(i) + lane;
   bug(fmt::format("no class has pages of {} B", page_bytes));
 }
 

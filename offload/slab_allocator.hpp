@@ -4,6 +4,8 @@
 //   - a slab's tail, less than a page, is at most 1/16 of the slab (`slab_bytes_for`);
 //   - a class takes a slab only when all its pages are in use, and gives one back with its last
 //     page, so it never holds more slabs than the most pages that it had in use at once fill.
+// What is read together can be kept together: lanes are classes of their own, so that pages which
+// are allocated in one lane one after another are neighbours.
 // Hence no page is refused while those most pages, each class rounded up to slabs, fit the space.
 #pragma once
 
@@ -33,7 +35,7 @@ struct SlabStatistics {
   Bytes slab_bytes = 0;
   Bytes capacity_bytes = 0;  ///< of whole slabs
   std::int64_t free_slabs = 0;
-  std::vector<SizeClass> classes;  ///< ascending
+  std::vector<SizeClass> classes;  ///< ascending; of a size, one a lane
 
   Bytes used_bytes() const;
   /// Free, for pages of any class.
@@ -50,7 +52,7 @@ class SlabAllocator {
  public:
   /// 1 to 16 distinct page sizes, multiples of 64 bytes that fit `slab_bytes` (a multiple of 64).
   /// Bookkeeping is reserved for `max_bytes`; no byte can be used before `grow`. Throws Error.
-  SlabAllocator(std::vector<Bytes> page_bytes, Bytes slab_bytes, Bytes max_bytes);
+  SlabAllocator(std::vector<Bytes> page_bytes, Bytes slab_bytes, Bytes max_bytes, int lanes = 1);
 
   /// Whole slabs below `capacity_bytes` can be used from now on. What is not above the capacity at
   /// hand changes nothing; more than `max_bytes` is a bug.
@@ -58,10 +60,10 @@ class SlabAllocator {
 
   /// Offset of a page, a multiple of 64; nothing where no page is free. A size that is no class is
   /// a bug.
-  std::optional<Bytes> allocate(Bytes page_bytes);
+  std::optional<Bytes> allocate(Bytes page_bytes, int lane = 0);
   /// Pages that belong together, ascending in as few runs of neighbours as one slab after another
   /// gives. All of them or none: false leaves `offsets` as it was.
-  [[nodiscard]] bool allocate(Bytes page_bytes, std::span<Bytes> offsets);
+  [[nodiscard]] bool allocate(Bytes page_bytes, std::span<Bytes> offsets, int lane = 0);
 
   /// An offset that is not of a page in use is a bug: aborts.
   void release(Bytes offset);
@@ -94,7 +96,7 @@ class SlabAllocator {
     std::int32_t first = 0, pages = 0;
   };
 
-  std::int32_t class_of(Bytes page_bytes) const;
+  std::int32_t class_of(Bytes page_bytes, int lane) const;
   std::span<std::uint64_t> free_bits(std::int32_t slab);
   std::int32_t slab_for(std::int32_t size_class, std::int64_t pages);
   std::int32_t take_free_slab(std::int32_t size_class);
@@ -104,7 +106,8 @@ class SlabAllocator {
   void unlist(std::int32_t slab);
 
   const Bytes slab_bytes_, max_bytes_;
-  std::vector<SizeClass> classes_;  // ascending
+  const int lanes_;
+  std::vector<SizeClass> classes_;  // ascending; of a size, one a lane
   std::size_t words_per_slab_ = 0;
   std::vector<Slab> slabs_;
   std::vector<std::uint64_t> free_bits_;  // words_per_slab_ a slab; a bit a page

@@ -32,11 +32,14 @@ BlockId BlockStore::add(Strand strand, Tokens tokens) {
   // Memory of an earlier block is kept.
   std::vector<PageSlots> pages = std::move(block.pages);
   std::vector<std::uint64_t> hidden = std::move(block.hidden);
+  std::vector<std::uint32_t> sequences = std::move(block.sequences);
   pages.assign(layer_kinds_.size(), {});
   hidden.clear();
+  sequences.clear();
   block = {.generation = block.generation + 1, .strand = strand, .tokens = tokens};
   block.pages = std::move(pages);
   block.hidden = std::move(hidden);
+  block.sequences = std::move(sequences);
   block.owners = block.awake_owners = 1;
   ++live_;
   return {index, block.generation};

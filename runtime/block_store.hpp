@@ -72,12 +72,13 @@ struct PageSlots {
 struct Block {
   std::uint32_t generation = 0;
   Strand strand = Strand::own;
-  int owners = 0;        ///< sequences
-  int awake_owners = 0;  ///< of them, not paused
-  Tokens tokens = 0;     ///< that it has when it is full: fewer at the end of an image
+  bool stays_high = false;  ///< it has a token that must not be compressed
+  int owners = 0;           ///< sequences
+  int awake_owners = 0;     ///< of them, not paused
+  Tokens tokens = 0;        ///< that it has when it is full: fewer at the end of an image
   Ticket last_write{};
-  std::uint64_t used_at = 0;            ///< when it was last attended to
-  std::vector<std::uint64_t> hidden{};  ///< visual: a bit a token of the page
+  std::vector<std::uint32_t> sequences{};  ///< of the owners, by index
+  std::vector<std::uint64_t> hidden{};     ///< visual: a bit a token of the page
   std::array<Part, kLayerKinds> parts{};
   std::vector<PageSlots> pages{};  ///< by layer
 };

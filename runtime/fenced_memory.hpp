@@ -15,8 +15,9 @@ namespace modalkv {
 /// Slots for pages in a part of a space.
 class PagePool {
  public:
-  PagePool(const Address& where, std::vector<Bytes> page_bytes, Bytes slab_bytes)
-      : where_(where), slots_(std::move(page_bytes), slab_bytes, where.bytes) {}
+  /// Pages that are taken in one of `lanes` are neighbours where that can be.
+  PagePool(const Address& where, std::vector<Bytes> page_bytes, Bytes slab_bytes, int lanes = 1)
+      : where_(where), slots_(std::move(page_bytes), slab_bytes, where.bytes, lanes) {}
 
   /// As much from its beginning may be used from now on; nothing at first.
   void grow(Bytes bytes) {
@@ -24,8 +25,8 @@ class PagePool {
     slots_.grow(capacity_bytes_);
   }
 
-  std::optional<Address> take(Bytes bytes) {
-    const auto offset = slots_.allocate(bytes);
+  std::optional<Address> take(Bytes bytes, int lane = 0) {
+    const auto offset = slots_.allocate(bytes, lane);
     if (!offset) return {};
     used_bytes_ += bytes;
     return Address{where_.space, where_.offset + *offset, bytes};

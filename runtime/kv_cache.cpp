@@ -1,9 +1,10 @@
-// Set-up, sequences and appending.
+// Set-up and sequences.
 #include "runtime/kv_cache.hpp"
 
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <utility>
 
@@ -24,9 +25,9 @@ SpaceId space(Device& device, SpaceInfo::Kind kind, std::span<std::byte> memory)
   return registered.space;
 }
 
-QueueId queue(const Device& device, QueueKind kind) {
-  if (const auto found = find_queue(device, kind)) return *found;
-  throw Error(fmt::format("KV cache: the device has no queue for {}", name(kind)));
+QueueId queue(const Device& device, QueueKind kind, int numa_node = 0) {
+  if (const auto found = find_queue(device, kind, numa_node)) return *found;
+  throw Error(fmt::format("KV cache: the device has no queue for {} {}", name(kind), numa_node));
 }
 
 // One after another, in bytes of a space.
@@ -72,9 +73,23 @@ Bytes largest_page_bytes(const RuntimeConfig& config) {
 }
 
 // As large as gives every size of page room, but no larger than leaves many slabs.
-Bytes slab_bytes(const RuntimeConfig& config, Bytes pool_bytes) {
+Bytes device_slab_bytes(const RuntimeConfig& config, Bytes pool_bytes) {
   return round_up(std::max(std::min(pool_bytes / 64, 8 * kMiB), largest_page_bytes(config)),
                   kPageAlignmentBytes);
+}
+
+// The same for each layer. A power of two: a whole number of slabs is a chunk of pinned memory.
+Bytes host_slab_bytes(const RuntimeConfig& config, Bytes pool_bytes, Bytes chunk_bytes) {
+  const Bytes most = chunk_bytes > 0 ? std::min(chunk_bytes, 8 * kMiB) : 8 * kMiB;
+  const Bytes share =
+      std::clamp(pool_bytes / (16 * config.layers), Bytes{1}, std::max(most / 2, Bytes{1}));
+  const auto bytes = static_cast<Bytes>(
+      std::bit_ceil(static_cast<std::uint64_t>(std::max(share, largest_page_bytes(config)))));
+  if (chunk_bytes > 0 && chunk_bytes < pool_bytes && chunk_bytes % bytes != 0)
+    throw Error(
+        fmt::format("KV cache: chunks of host memory must be a multiple of {} bytes, not {}", bytes,
+                    chunk_bytes));
+  return bytes;
 }
 
 // Checks what a user may get wrong.
@@ -92,6 +107,7 @@ RuntimeConfig checked(RuntimeConfig config) {
       refuse(
           !is_page({tokens, config.kv_heads, config.head_dim, low.value_or(config.policy.high)}),
           "there are no pages of this many tokens, heads and dimensions in the policy's formats");
+  refuse(config.tensor_parallel_ranks < 1, "a tensor-parallel group has a rank at least");
   refuse(config.staging_slots < 1, "staging needs a slot");
   refuse(config.staging_slot_bytes < largest_page_bytes(config),
          "a staging slot must hold the largest page");
@@ -109,28 +125,34 @@ KvCache::KvCache(Device& device, const RuntimeConfig& config, const KvCacheMemor
       h2d_(queue(device, QueueKind::h2d)),
       d2h_(queue(device, QueueKind::d2h)),
       compute_(queue(device, QueueKind::compute)),
-      host_(queue(device, QueueKind::host)),
-      host_memory_(memory.host.data()),
       tables_memory_(memory.tables.data()),
+      host_chunk_bytes_(memory.host_chunk_bytes),
       areas_(carve(device, config_, memory)),
       device_pool_(areas_.device_pages, page_sizes(config_),
-                   slab_bytes(config_, areas_.device_pages.bytes)),
-      host_pool_(areas_.host_pages, page_sizes(config_),
-                 slab_bytes(config_, areas_.host_pages.bytes)),
+                   device_slab_bytes(config_, areas_.device_pages.bytes)),
       staging_(areas_.staging, config_.staging_slots),
+      list_tables_(areas_.list_tables),
       partials_(areas_.partials),
-      tables_(areas_.tables),
+      tables_(areas_.step_tables),
       blocks_(kinds_of(config_)) {
   device_pool_.grow(areas_.device_pages.bytes);
+  for (std::size_t i = 0; i < memory.hosts.size(); ++i) {
+    const Address& pages = areas_.host_pages[i];
+    // A layer's pages are read together: they have a lane.
+    hosts_.push_back(
+        {PagePool(pages, page_sizes(config_),
+                  host_slab_bytes(config_, pages.bytes, host_chunk_bytes_), config_.layers),
+         queue(device, QueueKind::host, memory.hosts[i].numa_node), memory.hosts[i].memory.data()});
+  }
+  set_up_pages();
   for (Shares& shares : targets_) shares[static_cast<std::size_t>(Action::resident_high)] = 1;
 }
 
 KvCache::Areas KvCache::carve(Device& device, const RuntimeConfig& config,
                               const KvCacheMemory& memory) {
+  if (memory.hosts.empty()) throw Error("KV cache: memory of a host node is needed");
   Carver on_device(space(device, SpaceInfo::Kind::device, memory.device),
                    static_cast<Bytes>(memory.device.size()));
-  Carver on_host(space(device, SpaceInfo::Kind::host, memory.host),
-                 static_cast<Bytes>(memory.host.size()));
   Carver in_tables(space(device, SpaceInfo::Kind::host, memory.tables),
                    static_cast<Bytes>(memory.tables.size()));
   Areas areas;
@@ -141,9 +163,36 @@ KvCache::Areas KvCache::carve(Device& device, const RuntimeConfig& config,
       on_device.take(2 * page_tokens * config.kv_heads * config.head_dim * 2, "the rows of a page");
   areas.partials = on_device.take(config.partials_bytes, "partial results");
   areas.device_pages = on_device.rest("device pages");
-  areas.host_pages = on_host.rest("host pages");
-  areas.tables = in_tables.rest("tables");
+  for (const HostArea& host : memory.hosts)
+    areas.host_pages.push_back(Carver(space(device, SpaceInfo::Kind::host, host.memory),
+                                      static_cast<Bytes>(host.memory.size()))
+                                   .rest("host pages"));
+  const Bytes slot_pages = config.staging_slot_bytes / page_sizes(config).front();
+  areas.slot_tables =
+      in_tables.take(4 * slot_pages * kPageTableEntryBytes, "the page tables of a staging slot");
+  areas.list_tables = in_tables.take(
+      static_cast<Bytes>(memory.tables.size()) / 2 - areas.slot_tables.bytes, "page tables");
+  areas.step_tables = in_tables.rest("positions and queries");
   return areas;
+}
+
+// Pages of each kind, and a table of such pages one after another, as they lie in a staging slot.
+void KvCache::set_up_pages() {
+  Address table{areas_.slot_tables.space, areas_.slot_tables.offset, 0};
+  for (const Strand strand : {Strand::own, Strand::visual})
+    for (const bool low : {false, true}) {
+      const bool own = strand == Strand::own;
+      const auto& format = own ? config_.policy.text_low : config_.policy.visual_low;
+      const PageShape shape{own ? config_.own_page_tokens : config_.visual_page_tokens,
+                            config_.kv_heads, config_.head_dim,
+                            low ? format.value_or(config_.policy.high) : config_.policy.high};
+      const Bytes bytes = page_bytes(shape), pages = config_.staging_slot_bytes / bytes;
+      table.bytes = pages * kPageTableEntryBytes;
+      for (Bytes page = 0; page < pages; ++page)
+        in_tables<std::int64_t>(table)[page] = page * bytes;
+      page_kinds_[static_cast<std::size_t>(strand)][low ? 1 : 0] = {shape, bytes, table};
+      table.offset += table.bytes;
+    }
 }
 
 KvCache::Running* KvCache::find(SequenceId id) {
@@ -154,13 +203,6 @@ const KvCache::Running* KvCache::find(SequenceId id) const {
   if (id.index >= sequences_.size()) return nullptr;
   const Running& sequence = sequences_[id.index];
   return sequence.alive && sequence.generation == id.generation ? &sequence : nullptr;
-}
-
-PageShape KvCache::shape(Strand strand, bool low) const {
-  const bool own = strand == Strand::own;
-  const auto& format = own ? config_.policy.text_low : config_.policy.visual_low;
-  return {own ? config_.own_page_tokens : config_.visual_page_tokens, config_.kv_heads,
-          config_.head_dim, low ? *format : config_.policy.high};
 }
 
 Bytes KvCache::rows_bytes(Tokens tokens) const {
@@ -175,9 +217,13 @@ Status KvCache::no_room(Status status) {
 std::optional<SequenceId> KvCache::begin(std::span<const Segment> prompt) {
   for (const Segment& segment : prompt)
     if (segment.tokens < 1) return {};
+  return start(layout_of(prompt));
+}
+
+TokenLayout KvCache::layout_of(std::span<const Segment> prompt) const {
   const Selection selection = config_.policy.selection;
-  return start(TokenLayout(prompt, config_.own_page_tokens, config_.visual_page_tokens,
-                           config_.policy.visual_low.has_value() && selection != Selection::none));
+  return TokenLayout(prompt, config_.own_page_tokens, config_.visual_page_tokens,
+                     config_.policy.visual_low.has_value() && selection != Selection::none);
 }
 
 SequenceId KvCache::start(TokenLayout layout) {
@@ -193,173 +239,26 @@ SequenceId KvCache::start(TokenLayout layout) {
   return {index, generation};
 }
 
-Status KvCache::append(const AppendRequest& request, std::span<const Ticket> after) {
-  Running* sequence = find(request.sequence);
-  if (sequence == nullptr || request.layer < 0 || request.layer >= config_.layers ||
-      request.tokens < 1 || request.keys.bytes != rows_bytes(request.tokens) ||
-      request.values.bytes != rows_bytes(request.tokens) || sequence->paused ||
-      sequence->lost_from != kNeverLost)
-    return Status::rejected;
-  progress();
-  const Tokens begin = sequence->appended[static_cast<std::size_t>(request.layer)];
-  const Tokens end = begin + request.tokens;
-  std::vector<LayoutPiece>& pieces = pieces_;
-  pieces.clear();
-  sequence->layout->for_each_piece(begin, end,
-                                   [&](const LayoutPiece& piece) { pieces.push_back(piece); });
-  const auto count = static_cast<int>(pieces.size());
-  if (2 * count > ledger_.max_ops(compute_)) return Status::rejected;
-  if (!ledger_.has_room(compute_, 1, 2 * count)) return no_room(Status::busy);
-
-  Changes changes;
-  Status status = Status::ok;
-  for (const LayoutPiece& piece : pieces)
-    if (status = open_page(*sequence, piece, request.layer, changes); status != Status::ok) break;
-  if (status == Status::ok) {
-    ops_.clear();
-    for (const LayoutPiece& piece : pieces) add_rows(*sequence, piece, begin, request);
-    const Submitted submitted = ledger_.submit(compute_, ops_, after);
-    status = submitted.status;
-    if (status == Status::ok) {
-      errands_.push_back({.ticket = submitted.ticket,
-                          .sequence = request.sequence,
-                          .epoch = sequence->epoch,
-                          .first_token = begin,
-                          .layer = request.layer,
-                          .step = step_});
-      finish_append(*sequence, request.layer, end, submitted.ticket);
-      return Status::ok;
-    }
-  }
-  undo(*sequence, changes);
-  return status == Status::busy || status == Status::no_space ? no_room(status) : status;
-}
-
 std::vector<BlockId>& KvCache::blocks_of(Running& sequence, Strand strand) {
   return strand == Strand::own ? sequence.own : sequence.visual;
-}
-
-// The block of a piece and its page of this layer, made where there is none.
-Status KvCache::open_page(Running& sequence, const LayoutPiece& piece, int layer,
-                          Changes& changes) {
-  std::vector<BlockId>& ids = blocks_of(sequence, piece.strand);
-  const auto index = static_cast<std::size_t>(piece.block);
-  if (index == ids.size()) {
-    const bool visual = piece.strand == Strand::visual;
-    const BlockId id =
-        blocks_.add(piece.strand,
-                    visual ? sequence.layout->visual_tokens(piece.block) : config_.own_page_tokens);
-    ids.push_back(id);
-    ++(visual ? changes.visual_blocks : changes.own_blocks);
-    Block& block = blocks_[id];
-    if (visual) {
-      block.hidden = sequence.layout->hidden(piece.block);
-      if (std::all_of(block.hidden.begin(), block.hidden.end(),
-                      [](std::uint64_t word) { return word == 0; }))
-        block.hidden.clear();
-      for (const LayerKind kind : kAllLayerKinds) choose_action(block, kind);
-    }
-  }
-  Block& block = blocks_[ids[index]];
-  const LayerKind kind = blocks_.kind(layer);
-  Part& part = block.parts[static_cast<std::size_t>(kind)];
-  if (part.state != PartState::resident) return await_arrival(block, kind);
-  const bool whole = piece.at == 0 && piece.tokens == block.tokens;
-  PageSlots& page = block.pages[static_cast<std::size_t>(layer)];
-  if (part.low && !whole) return Status::rejected;  // layers must be given the same chunks
-  if (page.now.bytes > 0) return Status::ok;
-  const bool is_first = part.begun_layers == 0;
-  const bool low = is_first ? whole && wants_low(block, kind) : part.low;
-  if (const Status status = take_device(page_bytes(shape(block.strand, low)), page.now);
-      status != Status::ok)
-    return status;
-  part.low = low;
-  ++part.begun_layers;
-  changes.pages.push_back({ids[index], layer});
-  return Status::ok;
-}
-
-void KvCache::undo(Running& sequence, const Changes& changes) {
-  for (const auto& [id, layer] : changes.pages) {
-    Block& block = blocks_[id];
-    device_pool_.put_back(block.pages[static_cast<std::size_t>(layer)].now);
-    block.pages[static_cast<std::size_t>(layer)].now = {};
-    Part& part = block.parts[static_cast<std::size_t>(blocks_.kind(layer))];
-    if (--part.begun_layers == 0) part.low = false;
-  }
-  const auto remove = [&](std::vector<BlockId>& ids, int count) {
-    for (; count > 0; --count) {
-      drop(ids.back(), true);
-      ids.pop_back();
-    }
-  };
-  remove(sequence.own, changes.own_blocks);
-  remove(sequence.visual, changes.visual_blocks);
-}
-
-// Operations that put the rows of a piece into its page.
-void KvCache::add_rows(Running& sequence, const LayoutPiece& piece, Tokens begin,
-                       const AppendRequest& request) {
-  const BlockId id = blocks_of(sequence, piece.strand)[static_cast<std::size_t>(piece.block)];
-  Block& block = blocks_[id];
-  Part& part = block.parts[static_cast<std::size_t>(blocks_.kind(request.layer))];
-  const Address& page = block.pages[static_cast<std::size_t>(request.layer)].now;
-  const auto rows = [&](const Address& all) -> Address {
-    return {all.space, all.offset + rows_bytes(piece.token - begin), rows_bytes(piece.tokens)};
-  };
-  const Address keys = rows(request.keys), values = rows(request.values);
-  const PageShape page_shape = shape(block.strand, part.low);
-  const ContentId content = identity(id, request.layer);
-  if (part.low) {
-    ops_.push_back(Encode{.keys = keys,
-                          .values = values,
-                          .page = page,
-                          .shape = page_shape,
-                          .tokens = piece.tokens,
-                          .input = config_.input,
-                          .content = content,
-                          .generation = id.generation});
-  } else {
-    ops_.push_back(Append{keys, values, page, page_shape, piece.at, piece.tokens, config_.input});
-    if (piece.at + piece.tokens == block.tokens)
-      ops_.push_back(Close{page, page_shape, block.tokens, content, id.generation});
-  }
-}
-
-// What a page's trailer says: whose it is. Nothing is shared by it.
-ContentId KvCache::identity(BlockId id, int layer) {
-  return {{id.index + std::uint64_t{1}, id.generation, static_cast<std::uint64_t>(layer), 0}};
-}
-
-void KvCache::finish_append(Running& sequence, int layer, Tokens end, Ticket ticket) {
-  sequence.appended[static_cast<std::size_t>(layer)] = end;
-  for (const LayoutPiece& piece : pieces_) {
-    counters_.appended_tokens += piece.tokens;
-    const BlockId id = blocks_of(sequence, piece.strand)[static_cast<std::size_t>(piece.block)];
-    Block& block = blocks_[id];
-    block.last_write = ticket;
-    if (piece.at + piece.tokens < block.tokens) continue;
-    Part& part = block.parts[static_cast<std::size_t>(blocks_.kind(layer))];
-    if (++part.closed_layers == blocks_.layers_of(blocks_.kind(layer)) &&
-        piece.strand == Strand::visual)
-      wish(id);
-  }
-  settle_own(sequence);
 }
 
 Status KvCache::release(SequenceId id) {
   Running* sequence = find(id);
   if (sequence == nullptr) return Status::rejected;
   for (const Strand strand : {Strand::own, Strand::visual})
-    for (const BlockId block : blocks_of(*sequence, strand)) drop(block, !sequence->paused);
+    for (const BlockId block : blocks_of(*sequence, strand)) drop(block, id, !sequence->paused);
+  for (SequenceLists& lists : sequence->lists) forget_lists(lists);
+  set_reserved(*sequence, 0);
   sequence->alive = false;
   free_sequences_.push_back(id.index);
   progress();
   return Status::ok;
 }
 
-void KvCache::drop(BlockId id, bool awake) {
+void KvCache::drop(BlockId id, SequenceId owner, bool awake) {
   Block& block = blocks_[id];
+  block.sequences.erase(std::find(block.sequences.begin(), block.sequences.end(), owner.index));
   if (awake) --block.awake_owners;
   if (--block.owners > 0) {
     if (block.awake_owners == 0) wish(id);
@@ -373,9 +272,7 @@ void KvCache::drop(BlockId id, bool awake) {
 }
 
 void KvCache::give_back(std::span<const Address> slots) {
-  for (const Address& slot : slots)
-    (slot.space == device_pool_.where().space ? device_pool_ : host_pool_)
-        .give_back(slot, ledger_.fence());
+  for (const Address& slot : slots) pool_of(slot).give_back(slot, ledger_.fence());
 }
 
 Status KvCache::pause(SequenceId id) {
@@ -415,7 +312,8 @@ Forked KvCache::fork(SequenceId id) {
   if (source->lost_from != kNeverLost) return {Status::rejected};
   // What is shared has to be known to be good.
   const auto appends = [&](const Errand& errand) {
-    return errand.kind == Errand::Kind::append && errand.sequence == id;
+    return std::any_of(errand.given.begin(), errand.given.end(),
+                       [&](const Given& given) { return given.sequence == id; });
   };
   if (std::any_of(errands_.begin(), errands_.end(), appends)) return {no_room(Status::busy)};
   const SequenceId copy = start(*source->layout);
@@ -435,8 +333,9 @@ Status KvCache::share_blocks(const Running& source, SequenceId copy) {
       if (is_complete(blocks_[from])) {
         ++blocks_[from].owners;
         ++blocks_[from].awake_owners;
+        blocks_[from].sequences.push_back(copy.index);
         blocks_of(target, strand).push_back(from);
-      } else if (const Status status = copy_block(from, blocks_of(target, strand));
+      } else if (const Status status = copy_block(from, copy, blocks_of(target, strand));
                  status != Status::ok) {
         return status;
       }
@@ -448,12 +347,12 @@ Status KvCache::share_blocks(const Running& source, SequenceId copy) {
     for (const Strand strand : {Strand::own, Strand::visual})
       for (const BlockId block : blocks_of(target, strand))
         if (!is_complete(blocks_[block])) blocks_[block].last_write = submitted.ticket;
-    errands_.push_back({.ticket = submitted.ticket,
-                        .sequence = copy,
-                        .first_token = page_begin(target, target.appended.front()),
-                        .step = step_});
+    Errand& errand = errands_.emplace_back();
+    errand.ticket = submitted.ticket;
+    errand.given = {{copy, 0, page_begin(target, target.appended.front())}};
+    errand.step = step_;
   }
-  settle_own(target);
+  settle_own(target, target.appended.front());
   return Status::ok;
 }
 
@@ -465,11 +364,13 @@ bool KvCache::is_complete(const Block& block) const {
 }
 
 // A block that is still being filled, for another sequence: page by page.
-Status KvCache::copy_block(BlockId from, std::vector<BlockId>& to) {
+Status KvCache::copy_block(BlockId from, SequenceId owner, std::vector<BlockId>& to) {
   const BlockId id = blocks_.add(blocks_[from].strand, blocks_[from].tokens);
   to.push_back(id);
   const Block& source = blocks_[from];
   Block& block = blocks_[id];
+  block.sequences.push_back(owner.index);
+  block.stays_high = source.stays_high;
   block.hidden = source.hidden;
   for (const LayerKind kind : kAllLayerKinds) {
     Part& part = block.parts[static_cast<std::size_t>(kind)];
@@ -483,7 +384,8 @@ Status KvCache::copy_block(BlockId from, std::vector<BlockId>& to) {
     const Address& page = source.pages[static_cast<std::size_t>(layer)].now;
     if (page.bytes == 0) continue;
     Address& slot = block.pages[static_cast<std::size_t>(layer)].now;
-    if (const Status status = take_device(page.bytes, slot); status != Status::ok) return status;
+    if (const Status status = take_device(page.bytes, *find(owner), slot); status != Status::ok)
+      return status;
     ++block.parts[static_cast<std::size_t>(blocks_.kind(layer))].begun_layers;
     ops_.push_back(Copy{page, slot});
   }
@@ -503,7 +405,7 @@ Truncated KvCache::truncate(SequenceId id, Tokens tokens) {
   for (const Strand strand : {Strand::own, Strand::visual}) {
     std::vector<BlockId>& ids = blocks_of(*sequence, strand);
     while (ids.size() > (strand == Strand::own ? own : visual)) {
-      drop(ids.back(), true);
+      drop(ids.back(), id, true);
       ids.pop_back();
     }
   }
@@ -519,6 +421,8 @@ Truncated KvCache::truncate(SequenceId id, Tokens tokens) {
   sequence->settled_own = std::min<Tokens>(
       sequence->settled_own, sequence->layout->own_tokens(kept) / config_.own_page_tokens);
   ++sequence->epoch;
+  for (SequenceLists& lists : sequence->lists) lists.stale = true;
+  set_reserved(*sequence, 0);
   if (kept <= sequence->lost_from) sequence->lost_from = kNeverLost;
   progress();
   return {Status::ok, kept};
@@ -558,8 +462,8 @@ Tokens KvCache::tokens(SequenceId id, int layer) const {
   return std::min(sequence->appended[static_cast<std::size_t>(layer)], sequence->lost_from);
 }
 
-void KvCache::grow_host(Bytes bytes) {
-  host_pool_.grow(bytes);
+void KvCache::grow_host(std::size_t host, Bytes bytes) {
+  hosts_[host].pool.grow(bytes);
 }
 
 std::pair<Tokens, Tokens> KvCache::held_tokens() const {
@@ -581,12 +485,14 @@ int KvCache::awake_sequences() const {
 }
 
 std::string KvCache::describe() const {
-  std::string text = fmt::format(
-      "device pages: {} of {} bytes, {} retired\nhost pages: {} of {} bytes, {} retired\n"
-      "blocks: {}, in flight: {}, wishes: {}\n",
-      device_pool_.used_bytes(), device_pool_.capacity_bytes(), device_pool_.retired_bytes(),
-      host_pool_.used_bytes(), host_pool_.capacity_bytes(), host_pool_.retired_bytes(),
-      blocks_.blocks(), errands_.size(), wishes_.size());
+  const auto line = [](std::string_view what, const PagePool& pool) {
+    return fmt::format("{} pages: {} of {} bytes, {} retired\n", what, pool.used_bytes(),
+                       pool.capacity_bytes(), pool.retired_bytes());
+  };
+  std::string text = line("device", device_pool_);
+  for (const Host& host : hosts_) text += line("host", host.pool);
+  text += fmt::format("blocks: {}, in flight: {}, wishes: {}, reserved: {} bytes\n",
+                      blocks_.blocks(), errands_.size(), wishes_.size(), reserved_bytes_);
   for (std::size_t i = 0; i < sequences_.size(); ++i) {
     const Running& sequence = sequences_[i];
     if (!sequence.alive) continue;

@@ -16,18 +16,28 @@
 #include <vector>
 
 #include "modalkv/runtime.hpp"
-#include "runtime/attention_lists.hpp"
 #include "runtime/block_store.hpp"
 #include "runtime/fenced_memory.hpp"
 #include "runtime/group_ledger.hpp"
+#include "runtime/sequence_lists.hpp"
 #include "runtime/staging_ring.hpp"
 #include "runtime/token_layout.hpp"
 
 namespace modalkv {
 
-/// Memory of the caller, which outlives the device. `tables` is seen by both sides.
+/// Host memory of a node, whose host queue attends to what lies there.
+struct HostArea {
+  std::span<std::byte> memory{};
+  int numa_node = 0;
+};
+
+/// Memory of the caller, which outlives the device. `hosts`, one at least, are filled in order;
+/// `tables` is seen by both sides.
 struct KvCacheMemory {
-  std::span<std::byte> device, host, tables;
+  std::span<std::byte> device{};
+  std::vector<HostArea> hosts{};
+  std::span<std::byte> tables{};
+  Bytes host_chunk_bytes = 0;  ///< no copy crosses a multiple of it on the host; 0: any may
 };
 
 class KvCache {
@@ -41,9 +51,16 @@ class KvCache {
 
   // As Runtime promises them (modalkv/runtime.hpp).
   std::optional<SequenceId> begin(std::span<const Segment> prompt);
-  Status append(const AppendRequest& request, std::span<const Ticket> after = {});
+  bool can_admit(std::span<const Segment> prompt, Tokens new_tokens) const;
+  Status reserve(SequenceId sequence, Tokens tokens);
+  Status append(std::span<const AppendRequest> batch, int layer,
+                std::span<const Ticket> after = {});
   Attended attend(std::span<const AttendRequest> batch, int layer,
-                  std::span<const Ticket> after = {});
+                  std::span<const Ticket> after = {}, EngineEvent done = {});
+  Attended attend_partial(std::span<const AttendRequest> batch, int layer,
+                          std::span<const Ticket> after = {}, EngineEvent done = {});
+  bool cancel(std::uint64_t step);
+  Status prefetch(std::span<const SequenceId> batch);
   Status pause(SequenceId sequence);
   Status resume(SequenceId sequence);
   Forked fork(SequenceId sequence);
@@ -52,8 +69,8 @@ class KvCache {
   std::optional<RuntimeEvent> poll(Nanos timeout_ns);
   Status wait(std::uint64_t step, Nanos timeout_ns);
 
-  /// More of the host's memory may be used: `bytes` from its beginning.
-  void grow_host(Bytes bytes);
+  /// More of a host area may be used: `bytes` from its beginning.
+  void grow_host(std::size_t host, Bytes bytes);
   /// Tokens of the running sequences: text, visual.
   std::pair<Tokens, Tokens> held_tokens() const;
   int awake_sequences() const;
@@ -76,15 +93,24 @@ class KvCache {
     Tokens settled_own = 0;   // blocks of the own strand that have an action
     std::uint32_t epoch = 0;  // of its tokens: another one after each truncation
     Tokens lost_from = kNeverLost;
+    std::uint64_t used_at = 0;  // when it was last attended to
+    std::uint64_t call = 0;     // the latest that it was part of
+    Bytes reserved_bytes = 0;   // of device memory, for tokens before `reserved_until`
+    Tokens reserved_until = 0;
+    std::array<SequenceLists, kLayerKinds> lists{};
+  };
+  // Tokens that a sequence was given.
+  struct Given {
+    SequenceId sequence{};
+    std::uint32_t epoch = 0;
+    Tokens first_token = 0;
   };
   // What a group in flight is for.
   struct Errand {
     enum class Kind : std::uint8_t { append, step, transition, prefetch };
     Ticket ticket{};
     Kind kind = Kind::append;
-    SequenceId sequence{};
-    std::uint32_t epoch = 0;
-    Tokens first_token = 0;
+    std::vector<Given> given{};
     int layer = 0;
     std::uint64_t step = 0;
     BlockId block{};
@@ -97,21 +123,54 @@ class KvCache {
     bool announced = false;  // the caller waits for it
     Status status = Status::ok;
     std::vector<SequenceId> sequences{};
+    EngineEvent done{};  // to be raised by us, not by the device
   };
   struct Wish {
     BlockId block{};
     LayerKind kind = LayerKind::planned;
   };
+  // A part of a list of pages that one operation attends to.
+  struct AttendPart {
+    int request = 0;
+    const KvList* list = nullptr;
+    Tokens first_page = 0, pages = 0, tokens = 0;
+    int chunk = 0;  // staged: which staging slot of the step
+    Bytes at = 0;   // in the slot
+    Address positions{}, partials{};
+    Address device_partials{};  // cpu: where its partials are taken
+  };
+  // What of a staging slot has to hold which pages. Two that are equal have the same bytes there:
+  // lists that are made anew have another version.
+  struct StagedPart {
+    std::uint64_t version = 0;
+    std::size_t list = 0;
+    Tokens first_page = 0, pages = 0;
+    int chunk = 0;
+    Bytes at = 0;
+
+    friend bool operator==(const StagedPart&, const StagedPart&) = default;
+  };
   struct Prefetched {
     int layer = 0;
-    std::vector<StreamedPage> pages{};
+    std::vector<StagedPart> parts{};
+    Bytes bytes = 0;
     std::vector<int> slots{};  // by chunk
     std::vector<Ticket> copied{};
   };
+  // A piece of what a sequence is given.
+  struct AppendPiece {
+    std::size_t request = 0;
+    LayoutPiece piece{};
+  };
   // What an append has made so far.
   struct Changes {
-    int own_blocks = 0, visual_blocks = 0;
-    std::vector<std::pair<BlockId, int>> pages;  // and their layers
+    struct Made {
+      std::size_t request = 0;
+      BlockId block{};
+      int layer = -1;            // none: the block itself
+      Bytes reserved_bytes = 0;  // that it took of the sequence's
+    };
+    std::vector<Made> made{};
   };
   // What a sequence of a batch needs beside its lists.
   struct RequestRoom {
@@ -120,15 +179,29 @@ class KvCache {
     Address partials{}, host_queries{}, host_partials{}, query_positions{};
   };
   struct Areas {
-    Address staging{}, scratch{}, partials{}, device_pages{}, host_pages{}, tables{};
+    Address staging{}, scratch{}, partials{}, device_pages{};
+    Address slot_tables{}, list_tables{}, step_tables{};
+    std::vector<Address> host_pages{};
+  };
+  struct PageKind {
+    PageShape shape{};
+    Bytes bytes = 0;
+    Address slot_table{};  // pages in a row
+  };
+  struct Host {
+    PagePool pool;
+    QueueId queue{};
+    std::byte* memory = nullptr;
   };
   static constexpr Tokens kNeverLost = std::numeric_limits<Tokens>::max();
 
   static Areas carve(Device& device, const RuntimeConfig& config, const KvCacheMemory& memory);
+  void set_up_pages();
 
   // Sequences
   Running* find(SequenceId id);
   const Running* find(SequenceId id) const;
+  TokenLayout layout_of(std::span<const Segment> prompt) const;
   SequenceId start(TokenLayout layout);
   static std::vector<BlockId>& blocks_of(Running& sequence, Strand strand);
   bool is_even(const Running& sequence) const;
@@ -136,68 +209,101 @@ class KvCache {
   bool ends_in_block(const Running& sequence, Tokens tokens) const;
   std::optional<Tokens> cut_before(const Running& sequence, Tokens tokens) const;
   Tokens page_begin(const Running& sequence, Tokens token) const;
-  PageShape shape(Strand strand, bool low) const;
+  const PageKind& page_kind(Strand strand, bool low) const {
+    return page_kinds_[static_cast<std::size_t>(strand)][low ? 1 : 0];
+  }
   Bytes rows_bytes(Tokens tokens) const;
   static ContentId identity(BlockId id, int layer);
   Status no_room(Status status);
 
   // Appending
-  Status open_page(Running& sequence, const LayoutPiece& piece, int layer, Changes& changes);
-  void undo(Running& sequence, const Changes& changes);
-  void add_rows(Running& sequence, const LayoutPiece& piece, Tokens begin,
-                const AppendRequest& request);
-  void finish_append(Running& sequence, int layer, Tokens end, Ticket ticket);
+  Status check(std::span<const AppendRequest> batch, int layer);
+  Status open_page(const AppendPiece& piece, std::span<const AppendRequest> batch, int layer,
+                   Changes& changes);
+  void undo(std::span<const AppendRequest> batch, const Changes& changes);
+  void add_rows(const AppendPiece& piece, const AppendRequest& request, int layer);
+  void finish_append(std::span<const AppendRequest> batch, int layer, Ticket ticket);
   Status share_blocks(const Running& source, SequenceId copy);
-  Status copy_block(BlockId from, std::vector<BlockId>& to);
-  void drop(BlockId block, bool awake);
+  Status copy_block(BlockId from, SequenceId owner, std::vector<BlockId>& to);
+  void drop(BlockId block, SequenceId owner, bool awake);
   void give_back(std::span<const Address> slots);
 
   // Placement
   bool may_be_low(Strand strand, LayerKind kind) const;
+  bool may_be_low(const Block& block, LayerKind kind) const;
   bool wants_low(const Block& block, LayerKind kind) const;
-  std::size_t group_of(Strand strand, LayerKind kind) const;
+  std::size_t group_of(const Block& block, LayerKind kind) const;
   void choose_action(Block& block, LayerKind kind);
   void change_action(Block& block, LayerKind kind, Action action);
   void forget_action(const Block& block, LayerKind kind);
-  void settle_own(Running& sequence);
+  void settle_own(Running& sequence, Tokens appended);
   void wish(BlockId block);
   std::optional<PartState> wanted(const Block& block, LayerKind kind) const;
   void pump();
   Status start_transition(const Wish& wish, PartState transition);
   void add_compression(const Block& block, const PageSlots& page, const ContentId& content,
                        std::uint64_t generation);
-  Status take_device(Bytes bytes, Address& slot);
+  Status take_device(Bytes bytes, Running& sequence, Address& slot);
+  std::optional<Address> take_host(Bytes bytes, int layer, bool cpu);
+  Host& host_of(const Address& page);
+  PagePool& pool_of(const Address& page);
   Status make_room(Bytes bytes);
+  std::uint64_t used_at(const Block& block) const;
   Bytes reserve_bytes() const;
   Status await_arrival(const Block& block, LayerKind kind);
   int first_layer(LayerKind kind) const;
   Bytes freed_bytes(const Block& block, LayerKind kind) const;
 
+  // Admission
+  Bytes room_for(const TokenLayout& layout, Tokens begin, Tokens end, bool compact) const;
+  Bytes room_of(Bytes page_bytes) const;
+  Bytes open_bytes() const;
+  void set_reserved(Running& sequence, Bytes bytes);
+
+  // Lists
+  void pages_moved(const Block& block, LayerKind kind);
+  bool list_pages(Running& sequence, int layer, const LayoutExtent& extent);
+  bool list_block(Running& sequence, LayerKind kind, Strand strand, Tokens index);
+  bool list_hidden(KvList& list, const Block& block);
+  bool locate(KvList& list, int layer, Tokens pages);
+  bool enlarge(Address& table, Bytes used_bytes, Bytes bytes);
+  void forget_lists(SequenceLists& lists);
+  void forget_other_lists(std::span<const SequenceId> batch);
+  Tokens tokens_of(const KvList& list, Tokens pages, const LayoutExtent& extent) const;
+
   // Attending
-  Status check(std::span<const AttendRequest> batch, int layer) const;
-  bool is_causal(const AttendRequest& request) const;
-  void gather(std::span<const AttendRequest> batch, int layer);
-  void list_streamed();
+  Attended attend(std::span<const AttendRequest> batch, int layer, bool partial,
+                  std::span<const Ticket> after, EngineEvent done);
+  Status check(std::span<const AttendRequest> batch, int layer, bool partial) const;
+  Status lay_out(std::span<const SequenceId> batch, int layer, bool staged_only);
+  void add_parts(std::size_t request, const SequenceLists& lists, int layer,
+                 const LayoutExtent& extent, bool staged_only);
+  void add_staged(AttendPart part, int layer, StagedPart staged);
   bool is_prefetched(int layer) const;
   bool queues_have_room(std::span<const AttendRequest> batch, bool ahead) const;
-  bool reserve(std::span<const AttendRequest> batch, int layer);
-  bool reserve_request(const AttendRequest& request, int layer, RequestRoom& room);
-  bool write_tables(ListedPages& list, const AttendRequest& request);
+  bool reserve(std::span<const AttendRequest> batch, int layer, bool causal);
+  bool reserve_request(const AttendRequest& request, int layer, bool causal, RequestRoom& room);
+  bool reserve_part(AttendPart& part, const AttendRequest& request, bool causal);
+  void write_positions(const AttendPart& part, const Running& sequence) const;
   template <typename T>
-  T* in_tables(const Address& address) const;
-  void point_to_slot(const ListedPages& list, const Address& slot);
-  Attend attend_op(const ListedPages& list, const AttendRequest& request,
-                   const Address& pages) const;
+  T* in_tables(const Address& address) const {
+    return reinterpret_cast<T*>(tables_memory_ + address.offset);
+  }
+  void add_attend(const AttendPart& part, const AttendRequest& request, const Address& pages,
+                  const Address& table);
   Submitted submit_part(QueueId queue, std::span<const Ticket> after, int layer);
-  void add_part(Ticket ticket, int layer);
+  void add_group(Ticket ticket, int layer);
   Status submit_step(std::span<const AttendRequest> batch, int layer, bool ahead,
-                     std::span<const Ticket> after);
-  Status submit_cpu(std::span<const AttendRequest> batch, int layer, Ticket& done);
+                     std::span<const Ticket> after, Ticket& merged);
+  Status submit_cpu(std::span<const AttendRequest> batch, int layer, std::vector<Ticket>& done);
   Submitted submit_chunk(std::span<const AttendRequest> batch, int layer, int chunk, int slot,
                          std::array<Ticket, 2> after);
-  Submitted copy_chunk(int chunk, int slot);
+  void add_verification(const AttendPart& part, const Address& pages, int layer);
+  Submitted copy_chunk(int layer, int chunk, int slot);
   void add_merge(const AttendRequest& request, const RequestRoom& room);
-  void prefetch(std::span<const AttendRequest> batch, int layer);
+  void raise_when_done(Ticket merged, EngineEvent done);
+  void prefetch_after(int layer);
+  bool prefetch_layer(int layer);
   void drop_prefetched();
 
   // Outcomes
@@ -214,12 +320,15 @@ class KvCache {
   RuntimeConfig config_;
   Device& device_;
   GroupLedger ledger_;
-  QueueId h2d_, d2h_, compute_, host_;
-  std::byte* host_memory_;
+  QueueId h2d_, d2h_, compute_;
   std::byte* tables_memory_;
+  Bytes host_chunk_bytes_;
   Areas areas_;
-  PagePool device_pool_, host_pool_;
+  PagePool device_pool_;
+  std::vector<Host> hosts_;
   StagingRing staging_;
+  std::array<std::array<PageKind, 2>, kStrands> page_kinds_{};  // compressed or not
+  TablePool list_tables_;
   FencedRing partials_, tables_;
   BlockStore blocks_;
   std::vector<Running> sequences_;
@@ -231,16 +340,19 @@ class KvCache {
   std::deque<Prefetched> prefetched_;  // in the order of layers
   std::deque<Step> steps_;
   std::deque<RuntimeEvent> events_;
-  std::uint64_t step_ = 0, clock_ = 0;
+  std::uint64_t step_ = 0, clock_ = 0, calls_ = 0, list_versions_ = 0;
+  Bytes reserved_bytes_ = 0;  // of all sequences
   std::int64_t streamed_pages_ = 0;
   bool stuck_ = false;  // nothing that wants to move can, for want of memory
   RuntimeCounters counters_;
   // Of one call, kept for their memory.
-  AttentionLists lists_;
-  std::vector<StreamedPage> streamed_;
-  int streamed_copies_ = 0;
+  std::vector<SequenceId> batch_;
+  std::vector<AttendPart> parts_;
+  std::vector<StagedPart> staged_;
+  int chunks_ = 0, copies_ = 0;
+  Bytes chunk_used_bytes_ = 0, staged_bytes_ = 0;
   std::vector<RequestRoom> request_rooms_;
-  std::vector<LayoutPiece> pieces_;
+  std::vector<AppendPiece> pieces_;
   std::vector<Op> ops_;
   std::vector<Ticket> after_;
   std::vector<Address> given_up_;

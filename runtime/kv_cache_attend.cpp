@@ -1,27 +1,45 @@
 // Attention of a batch at a layer: what is read from where, and in which order it is brought there.
 #include <algorithm>
-#include <cstring>
 
 #include "runtime/kv_cache.hpp"
 
 namespace modalkv {
+
 Attended KvCache::attend(std::span<const AttendRequest> batch, int layer,
-                         std::span<const Ticket> after) {
+                         std::span<const Ticket> after, EngineEvent done) {
+  return attend(batch, layer, false, after, done);
+}
+
+Attended KvCache::attend_partial(std::span<const AttendRequest> batch, int layer,
+                                 std::span<const Ticket> after, EngineEvent done) {
+  return attend(batch, layer, true, after, done);
+}
+
+Attended KvCache::attend(std::span<const AttendRequest> batch, int layer, bool partial,
+                         std::span<const Ticket> after, EngineEvent done) {
   progress();
-  if (const Status status = check(batch, layer); status != Status::ok) return {status};
-  gather(batch, layer);
+  if (const Status status = check(batch, layer, partial); status != Status::ok) return {status};
+  ++clock_;
+  batch_.clear();
+  for (const AttendRequest& request : batch) {
+    batch_.push_back(request.sequence);
+    find(request.sequence)->used_at = clock_;
+  }
+  if (const Status status = lay_out(batch_, layer, false); status != Status::ok)
+    return {status == Status::busy ? no_room(status) : status};
   const bool ahead = is_prefetched(layer);
   // What does not fit while nothing is in use never will.
   const bool idle = ledger_.idle(), rings_empty = partials_.empty() && tables_.empty();
   if (!queues_have_room(batch, ahead)) return {idle ? Status::rejected : no_room(Status::busy)};
-  if (!reserve(batch, layer)) {
+  if (!reserve(batch, layer, !partial)) {
     partials_.cancel();
     tables_.cancel();
     return {rings_empty ? Status::rejected : no_room(Status::busy)};
   }
   steps_.push_back({.id = ++step_, .layer = layer});
-  for (const AttendRequest& request : batch) steps_.back().sequences.push_back(request.sequence);
-  const Status status = submit_step(batch, layer, ahead, after);
+  steps_.back().sequences = batch_;
+  Ticket merged{};
+  const Status status = submit_step(batch, layer, ahead, after, merged);
   partials_.close(ledger_.fence());
   tables_.close(ledger_.fence());
   if (status != Status::ok) {
@@ -30,96 +48,146 @@ Attended KvCache::attend(std::span<const AttendRequest> batch, int layer,
     return {status == Status::rejected ? status : no_room(status)};
   }
   steps_.back().announced = true;
+  raise_when_done(merged, done);
   ++counters_.attends;
-  prefetch(batch, layer);
+  prefetch_after(layer);
   return {Status::ok, step_};
 }
 
-Status KvCache::check(std::span<const AttendRequest> batch, int layer) const {
+Status KvCache::check(std::span<const AttendRequest> batch, int layer, bool partial) const {
   if (batch.empty() || layer < 0 || layer >= config_.layers) return Status::rejected;
+  // A window is about positions, and those of the engine's own tokens are not known here.
+  if (partial && config_.window > 0) return Status::rejected;
   for (const AttendRequest& request : batch) {
     const Running* sequence = find(request.sequence);
     const Bytes rows = request.tokens * config_.query_heads;
     if (sequence == nullptr || sequence->paused || sequence->lost_from != kNeverLost ||
-        request.tokens < 1 ||
-        request.tokens > sequence->appended[static_cast<std::size_t>(layer)] ||
-        request.queries.bytes != rows * config_.head_dim * 2 ||
+        request.tokens < 1 || request.queries.bytes != rows * config_.head_dim * 2 ||
         request.outputs.bytes != rows * config_.head_dim * 2 ||
-        (request.log_sum_exp.bytes != 0 && request.log_sum_exp.bytes != rows * 4))
+        (request.log_sum_exp.bytes != rows * 4 && (partial || request.log_sum_exp.bytes != 0)))
       return Status::rejected;
+    const Tokens appended = sequence->appended[static_cast<std::size_t>(layer)];
+    if (partial ? appended == 0 : request.tokens > appended) return Status::rejected;
   }
   return Status::ok;
 }
 
-// Lists all pages that the batch reads at a layer, and those to be staged.
-void KvCache::gather(std::span<const AttendRequest> batch, int layer) {
-  ++clock_;
-  const LayerKind kind = blocks_.kind(layer);
-  lists_.begin(staging_.slot_bytes());
+// Parts of lists for all pages that the batch reads at a layer; what is staged in pieces that fit a
+// staging slot.
+Status KvCache::lay_out(std::span<const SequenceId> batch, int layer, bool staged_only) {
+  const auto kind = static_cast<std::size_t>(blocks_.kind(layer));
+  parts_.clear();
+  staged_.clear();
+  chunks_ = copies_ = 0;
+  chunk_used_bytes_ = staged_bytes_ = 0;
   for (std::size_t r = 0; r < batch.size(); ++r) {
-    Running& sequence = *find(batch[r].sequence);
-    lists_.begin_request(static_cast<int>(r));
-    const Tokens appended = sequence.appended[static_cast<std::size_t>(layer)];
-    const auto add = [&](BlockId id, Tokens index, Tokens tokens) {
-      Block& block = blocks_[id];
-      block.used_at = clock_;
-      const Part& part = block.parts[static_cast<std::size_t>(kind)];
-      const PagePlace place = !on_host(part.state)     ? PagePlace::resident
-                              : is_on_cpu(part.action) ? PagePlace::cpu
-                                                       : PagePlace::staged;
-      const Address& page = block.pages[static_cast<std::size_t>(layer)].now;
-      lists_.add(block.strand, part.low, place, {id, page, 0, &block, index}, tokens);
-    };
-    const Tokens own = sequence.layout->own_tokens(appended);
-    for (Tokens i = 0; i * config_.own_page_tokens < own; ++i)
-      add(sequence.own[static_cast<std::size_t>(i)], i,
-          std::min(config_.own_page_tokens, own - i * config_.own_page_tokens));
-    const Tokens visual = sequence.layout->visual_blocks(appended);
-    for (Tokens i = 0; i < visual; ++i) {
-      // Pages behind the end of an image are hidden there; only the last block may be filling.
-      const bool filling = i + 1 == visual && ends_in_block(sequence, appended);
-      add(sequence.visual[static_cast<std::size_t>(i)], i,
-          filling ? appended - sequence.layout->visual_first_token(i) : config_.visual_page_tokens);
+    Running& sequence = *find(batch[r]);
+    SequenceLists& lists = sequence.lists[kind];
+    const LayoutExtent extent =
+        sequence.layout->extent(sequence.appended[static_cast<std::size_t>(layer)]);
+    if (!list_pages(sequence, layer, extent)) {
+      lists.stale = true;  // half done
+      forget_other_lists(batch);
+      list_tables_.recycle(ledger_.passed());
+      if (!list_pages(sequence, layer, extent)) {
+        lists.stale = true;
+        return list_tables_.settled() ? Status::rejected : Status::busy;
+      }
     }
+    add_parts(r, lists, layer, extent, staged_only);
   }
-  list_streamed();
+  return Status::ok;
 }
 
-bool KvCache::is_causal(const AttendRequest& request) const {
-  return request.tokens > 1 || config_.window > 0;
+void KvCache::add_parts(std::size_t request, const SequenceLists& lists, int layer,
+                        const LayoutExtent& extent, bool staged_only) {
+  for (std::size_t l = 0; l < lists.lists.size(); ++l) {
+    const KvList& list = lists.lists[l];
+    const bool staged = list.place == PagePlace::staged;
+    if (staged_only && !staged) continue;
+    const Tokens pages = list.pages(extent);
+    if (pages == 0) continue;
+    const AttendPart part{.request = static_cast<int>(request),
+                          .list = &list,
+                          .pages = pages,
+                          .tokens = tokens_of(list, pages, extent)};
+    if (staged) {
+      add_staged(part, layer, {.version = lists.version, .list = l});
+    } else {
+      parts_.push_back(part);
+    }
+  }
+}
+
+// In pieces that fit what is left of a staging slot.
+void KvCache::add_staged(AttendPart part, int layer, StagedPart staged) {
+  const Tokens pages = part.pages, tokens = part.tokens;
+  const PageKind& kind = page_kind(part.list->strand, part.list->low);
+  const Bytes bytes = kind.bytes;
+  auto run = part.list->layers[static_cast<std::size_t>(layer)].runs.begin();
+  for (Tokens page = 0; page < pages; page += part.pages) {
+    if (chunks_ == 0 || chunk_used_bytes_ + bytes > staging_.slot_bytes()) {
+      ++chunks_;
+      chunk_used_bytes_ = 0;
+    }
+    part.first_page = staged.first_page = page;
+    part.pages = staged.pages =
+        std::min(pages - page, (staging_.slot_bytes() - chunk_used_bytes_) / bytes);
+    part.tokens = std::min(part.pages * kind.shape.tokens, tokens - page * kind.shape.tokens);
+    part.chunk = staged.chunk = chunks_ - 1;
+    part.at = staged.at = chunk_used_bytes_;
+    chunk_used_bytes_ += part.pages * bytes;
+    staged_bytes_ += part.pages * bytes;
+    // A run that goes on in the next chunk is a copy there too.
+    const auto end_of_run = [&] { return run->first_page + run->from.bytes / bytes; };
+    for (; end_of_run() < page + part.pages; ++run) ++copies_;
+    ++copies_;
+    if (end_of_run() == page + part.pages) ++run;
+    parts_.push_back(part);
+    staged_.push_back(staged);
+  }
 }
 
 bool KvCache::queues_have_room(std::span<const AttendRequest> batch, bool ahead) const {
-  const int chunks = lists_.chunks(), copies = ahead ? 0 : streamed_copies_;
-  const auto requests = static_cast<int>(batch.size()), lists = static_cast<int>(lists_.size());
+  const int copies = ahead ? 0 : copies_;
+  const auto requests = static_cast<int>(batch.size()), parts = static_cast<int>(parts_.size()),
+             staged = static_cast<int>(staged_.size()), hosts = static_cast<int>(hosts_.size());
+  Tokens staged_pages = 0;
+  for (const StagedPart& part : staged_) staged_pages += part.pages;
   const int verified =
-      config_.verify_every > 0 ? static_cast<int>(streamed_.size()) / config_.verify_every + 1 : 0;
-  return ledger_.has_room(compute_, 2 + chunks, lists + verified + 2 * requests) &&
-         ledger_.has_room(h2d_, 1 + chunks, copies + lists) &&
-         ledger_.has_room(d2h_, 1, requests) && ledger_.has_room(host_, 1, lists);
+      config_.verify_every > 0 ? static_cast<int>(staged_pages / config_.verify_every) + 1 : 0;
+  const int cpu_groups = parts > staged ? 1 : 0;
+  if (!ledger_.has_room(compute_, 2 + chunks_, parts + verified + 2 * requests) ||
+      !ledger_.has_room(h2d_, hosts + (ahead ? 0 : chunks_), copies + parts) ||
+      !ledger_.has_room(d2h_, cpu_groups, requests))
+    return false;
+  return std::all_of(hosts_.begin(), hosts_.end(), [&](const Host& host) {
+    return ledger_.has_room(host.queue, cpu_groups, parts);
+  });
 }
 
-// Tables and partial results for all lists, filled.
-bool KvCache::reserve(std::span<const AttendRequest> batch, int layer) {
+// Tables and partial results for all parts, filled.
+bool KvCache::reserve(std::span<const AttendRequest> batch, int layer, bool causal) {
   request_rooms_.assign(batch.size(), {});
-  for (std::size_t i = 0; i < lists_.size(); ++i) {
-    RequestRoom& room = request_rooms_[static_cast<std::size_t>(lists_[i].request)];
+  for (const AttendPart& part : parts_) {
+    RequestRoom& room = request_rooms_[static_cast<std::size_t>(part.request)];
     ++room.parts;
-    if (lists_[i].place == PagePlace::cpu) ++room.cpu_parts;
+    if (part.list->place == PagePlace::cpu) ++room.cpu_parts;
   }
+  const auto needs_positions = [&](const AttendRequest& request) {
+    return causal && (request.tokens > 1 || config_.window > 0);
+  };
   for (std::size_t r = 0; r < batch.size(); ++r)
-    if (!reserve_request(batch[r], layer, request_rooms_[r])) return false;
-  for (std::size_t i = 0; i < lists_.size(); ++i)
-    if (!write_tables(lists_[i], batch[static_cast<std::size_t>(lists_[i].request)])) return false;
-  return true;
+    if (!reserve_request(batch[r], layer, needs_positions(batch[r]), request_rooms_[r]))
+      return false;
+  return std::all_of(parts_.begin(), parts_.end(), [&](AttendPart& part) {
+    const AttendRequest& request = batch[static_cast<std::size_t>(part.request)];
+    return reserve_part(part, request, needs_positions(request));
+  });
 }
 
-template <typename T>
-T* KvCache::in_tables(const Address& address) const {
-  return reinterpret_cast<T*>(tables_memory_ + address.offset);
-}
-
-bool KvCache::reserve_request(const AttendRequest& request, int layer, RequestRoom& room) {
+bool KvCache::reserve_request(const AttendRequest& request, int layer, bool causal,
+                              RequestRoom& room) {
   const std::int64_t rows = request.tokens * config_.query_heads;
   room.partial_bytes = partial_bytes(rows, config_.head_dim);
   const Bytes partials = (room.parts + (room.parts > 1 ? 1 : 0)) * room.partial_bytes;
@@ -133,7 +201,7 @@ bool KvCache::reserve_request(const AttendRequest& request, int layer, RequestRo
     room.host_queries = *queries;
     room.host_partials = *results;
   }
-  if (!is_causal(request)) return true;
+  if (!causal) return true;
   const auto positions = tables_.take(request.tokens * 4);
   if (!positions) return false;
   room.query_positions = *positions;
@@ -144,117 +212,107 @@ bool KvCache::reserve_request(const AttendRequest& request, int layer, RequestRo
   return true;
 }
 
-bool KvCache::write_tables(ListedPages& list, const AttendRequest& request) {
-  RequestRoom& room = request_rooms_[static_cast<std::size_t>(list.request)];
-  const bool cpu = list.place == PagePlace::cpu;
-  const std::int64_t part = room.next_part++;
-  list.partials = {room.partials.space, room.partials.offset + part * room.partial_bytes,
-                   room.partial_bytes};
-  if (cpu) {
-    list.device_partials = list.partials;
-    list.partials = {room.host_partials.space,
-                     room.host_partials.offset + room.next_cpu_part++ * room.partial_bytes,
-                     room.partial_bytes};
+bool KvCache::reserve_part(AttendPart& part, const AttendRequest& request, bool causal) {
+  RequestRoom& room = request_rooms_[static_cast<std::size_t>(part.request)];
+  const auto nth = [&](const Address& all, int n) -> Address {
+    return {all.space, all.offset + n * room.partial_bytes, room.partial_bytes};
+  };
+  part.partials = nth(room.partials, room.next_part++);
+  if (part.list->place == PagePlace::cpu) {
+    part.device_partials = part.partials;
+    part.partials = nth(room.host_partials, room.next_cpu_part++);
   }
-  const auto pages = static_cast<Tokens>(list.pages.size());
-  const Tokens page_tokens = shape(list.strand, list.low).tokens;
-  const auto table = tables_.take(pages * kPageTableEntryBytes);
-  if (!table) return false;
-  list.table = *table;
-  list.positions = list.hidden = {};
-  if (is_causal(request)) {
-    const auto positions = tables_.take(list.tokens * 4);
-    if (!positions) return false;
-    list.positions = *positions;
-  }
-  if (list.hides) {
-    const auto hidden = tables_.take(divide_up(list.tokens, 64) * 8);
-    if (!hidden) return false;
-    list.hidden = *hidden;
-  }
-  const TokenLayout& layout = *find(request.sequence)->layout;
-  for (Tokens i = 0; i < pages; ++i) {
-    const ListedPage& page = list.pages[static_cast<std::size_t>(i)];
-    const Tokens first = i * page_tokens, tokens = std::min(page_tokens, list.tokens - first);
-    in_tables<std::int64_t>(list.table)[i] = page.page.offset;
-    if (list.positions.bytes > 0) {
-      std::int32_t* to = in_tables<std::int32_t>(list.positions) + first;
-      if (list.strand == Strand::own) {
-        layout.own_positions(page.block_index * page_tokens,
-                             {to, static_cast<std::size_t>(tokens)});
-      } else {
-        const Tokens begin = layout.visual_first_token(page.block_index);
-        for (Tokens token = 0; token < tokens; ++token)
-          to[token] = static_cast<std::int32_t>(begin + token);
-      }
-    }
-    if (list.hides)
-      for (Tokens word = 0; word < divide_up(tokens, 64); ++word)
-        in_tables<std::uint64_t>(list.hidden)[first / 64 + word] =
-            page.block->hidden.empty() ? 0 : page.block->hidden[static_cast<std::size_t>(word)];
-  }
+  if (!causal) return true;
+  const auto positions = tables_.take(part.tokens * 4);
+  if (!positions) return false;
+  part.positions = *positions;
+  write_positions(part, *find(request.sequence));
   return true;
 }
 
-// Where staged pages will lie is known when their slot is.
-void KvCache::point_to_slot(const ListedPages& list, const Address& slot) {
-  for (std::size_t i = 0; i < list.pages.size(); ++i)
-    in_tables<std::int64_t>(list.table)[i] = slot.offset + list.pages[i].staged_at;
+void KvCache::write_positions(const AttendPart& part, const Running& sequence) const {
+  const TokenLayout& layout = *sequence.layout;
+  const KvList& list = *part.list;
+  const Tokens page_tokens = page_kind(list.strand, list.low).shape.tokens;
+  for (Tokens page = 0; page < part.pages; ++page) {
+    const Tokens block = list.blocks[static_cast<std::size_t>(part.first_page + page)].index;
+    const Tokens first = page * page_tokens, tokens = std::min(page_tokens, part.tokens - first);
+    std::int32_t* to = in_tables<std::int32_t>(part.positions) + first;
+    if (list.strand == Strand::own) {
+      layout.own_positions(block * page_tokens, {to, static_cast<std::size_t>(tokens)});
+    } else {
+      const Tokens begin = layout.visual_first_token(block);
+      for (Tokens token = 0; token < tokens; ++token)
+        to[token] = static_cast<std::int32_t>(begin + token);
+    }
+  }
 }
 
-Attend KvCache::attend_op(const ListedPages& list, const AttendRequest& request,
-                          const Address& pages) const {
-  const RequestRoom& room = request_rooms_[static_cast<std::size_t>(list.request)];
-  return {.queries = list.place == PagePlace::cpu ? room.host_queries : request.queries,
-          .pages = pages,
-          .page_table = list.table,
-          .partials = list.partials,
-          .shape = shape(list.strand, list.low),
-          .tokens = list.tokens,
-          .query_heads = config_.query_heads,
-          .query_tokens = static_cast<std::int32_t>(request.tokens),
-          .input = config_.input,
-          .logit_scale = config_.logit_scale,
-          .query_positions = room.query_positions,
-          .token_positions = list.positions,
-          .hidden = list.hidden,
-          .window = config_.window};
+// An operation over a part. `table` is of all pages of its list or, where they are staged, of pages
+// in a row. Made in place: operations are large, and there are some for each sequence and step.
+void KvCache::add_attend(const AttendPart& part, const AttendRequest& request, const Address& pages,
+                         const Address& table) {
+  const RequestRoom& room = request_rooms_[static_cast<std::size_t>(part.request)];
+  const KvList& list = *part.list;
+  auto& op = std::get<Attend>(ops_.emplace_back(std::in_place_type<Attend>));
+  op.queries = list.place == PagePlace::cpu ? room.host_queries : request.queries;
+  op.pages = pages;
+  op.page_table = {table.space, table.offset, part.pages * kPageTableEntryBytes};
+  op.partials = part.partials;
+  op.shape = page_kind(list.strand, list.low).shape;
+  op.tokens = part.tokens;
+  op.query_heads = config_.query_heads;
+  op.query_tokens = static_cast<std::int32_t>(request.tokens);
+  op.input = config_.input;
+  op.logit_scale = config_.logit_scale;
+  if (part.positions.bytes > 0) {
+    op.query_positions = room.query_positions;
+    op.token_positions = part.positions;
+    op.window = config_.window;
+  }
+  if (list.hidden.bytes > 0)
+    op.hidden = {list.hidden.space, list.hidden.offset + part.first_page * op.shape.tokens / 8,
+                 divide_up(part.tokens, 64) * 8};
 }
 
 // Submits a group of the step and remembers it.
 Submitted KvCache::submit_part(QueueId queue, std::span<const Ticket> after, int layer) {
   const Submitted submitted = ledger_.submit(queue, ops_, after);
-  if (submitted.status == Status::ok) add_part(submitted.ticket, layer);
+  if (submitted.status == Status::ok) add_group(submitted.ticket, layer);
   return submitted;
 }
 
-void KvCache::add_part(Ticket ticket, int layer) {
-  errands_.push_back({.ticket = ticket, .kind = Errand::Kind::step, .layer = layer, .step = step_});
+void KvCache::add_group(Ticket ticket, int layer) {
+  Errand& errand = errands_.emplace_back();
+  errand.ticket = ticket;
+  errand.kind = Errand::Kind::step;
+  errand.layer = layer;
+  errand.step = step_;
   ++steps_.back().groups;
 }
 
 Status KvCache::submit_step(std::span<const AttendRequest> batch, int layer, bool ahead,
-                            std::span<const Ticket> after) {
+                            std::span<const Ticket> after, Ticket& merged) {
   after_.assign(after.begin(), after.end());
   // Attention to resident pages first: it covers the copies.
   ops_.clear();
-  for (std::size_t i = 0; i < lists_.size(); ++i)
-    if (lists_[i].place == PagePlace::resident)
-      ops_.push_back(attend_op(lists_[i], batch[static_cast<std::size_t>(lists_[i].request)],
-                               device_pool_.where()));
+  for (const AttendPart& part : parts_)
+    if (part.list->place == PagePlace::resident)
+      add_attend(part, batch[static_cast<std::size_t>(part.request)], device_pool_.where(),
+                 part.list->layers[static_cast<std::size_t>(layer)].table);
   Submitted last = submit_part(compute_, after_, layer);
   if (last.status != Status::ok) return last.status;
-  Ticket cpu{};
-  if (const Status status = submit_cpu(batch, layer, cpu); status != Status::ok) return status;
+  std::vector<Ticket> before;
+  if (const Status status = submit_cpu(batch, layer, before); status != Status::ok) return status;
   Prefetched staged;
   if (ahead) {
     staged = std::move(prefetched_.front());
     prefetched_.pop_front();
     for (const int slot : staged.slots) staging_[slot].waits = false;
-  } else if (lists_.chunks() > 0) {
+  } else if (chunks_ > 0) {
     drop_prefetched();
   }
-  for (int chunk = 0; chunk < lists_.chunks(); ++chunk) {
+  for (int chunk = 0; chunk < chunks_; ++chunk) {
     int slot;
     Ticket copied;
     if (ahead) {
@@ -262,9 +320,9 @@ Status KvCache::submit_step(std::span<const AttendRequest> batch, int layer, boo
       copied = staged.copied[static_cast<std::size_t>(chunk)];
     } else {
       slot = staging_.take();
-      const Submitted copy = copy_chunk(chunk, slot);
+      const Submitted copy = copy_chunk(layer, chunk, slot);
       if (copy.status != Status::ok) return copy.status;
-      add_part(copy.ticket, layer);
+      add_group(copy.ticket, layer);
       copied = copy.ticket;
     }
     last = submit_chunk(batch, layer, chunk, slot, {{copied, last.ticket}});
@@ -273,8 +331,10 @@ Status KvCache::submit_step(std::span<const AttendRequest> batch, int layer, boo
   }
   ops_.clear();
   for (std::size_t r = 0; r < batch.size(); ++r) add_merge(batch[r], request_rooms_[r]);
-  const Ticket before[] = {last.ticket, cpu};
-  return submit_part(compute_, before, layer).status;
+  before.push_back(last.ticket);
+  const Submitted end = submit_part(compute_, before, layer);
+  merged = end.ticket;
+  return end.status;
 }
 
 void KvCache::add_merge(const AttendRequest& request, const RequestRoom& room) {
@@ -284,146 +344,185 @@ void KvCache::add_merge(const AttendRequest& request, const RequestRoom& room) {
     const Bytes parts_bytes = room.parts * room.partial_bytes;
     const Address parts{whole.space, whole.offset, parts_bytes};
     whole.offset += parts_bytes;
-    ops_.push_back(Merge{parts, whole, room.parts, rows, config_.head_dim});
+    ops_.emplace_back(std::in_place_type<Merge>, parts, whole, room.parts, rows, config_.head_dim);
   }
-  ops_.push_back(
-      Finish{whole, request.outputs, request.log_sum_exp, rows, config_.head_dim, config_.input});
+  ops_.emplace_back(std::in_place_type<Finish>, whole, request.outputs, request.log_sum_exp, rows,
+                    config_.head_dim, config_.input);
 }
 
-// Queries go to the host, its cores attend to what lies there, and their partials come back.
-Status KvCache::submit_cpu(std::span<const AttendRequest> batch, int layer, Ticket& done) {
+// Queries go to the host, the cores of each node attend to what lies there, and their partials come
+// back.
+Status KvCache::submit_cpu(std::span<const AttendRequest> batch, int layer,
+                           std::vector<Ticket>& done) {
   ops_.clear();
   for (std::size_t r = 0; r < batch.size(); ++r)
     if (request_rooms_[r].cpu_parts > 0)
       ops_.push_back(Copy{batch[r].queries, request_rooms_[r].host_queries});
   if (ops_.empty()) return Status::ok;
-  Submitted submitted = submit_part(d2h_, after_, layer);
-  if (submitted.status != Status::ok) return submitted.status;
-  ops_.clear();
-  for (std::size_t i = 0; i < lists_.size(); ++i)
-    if (lists_[i].place == PagePlace::cpu)
-      ops_.push_back(attend_op(lists_[i], batch[static_cast<std::size_t>(lists_[i].request)],
-                               host_pool_.where()));
-  submitted = submit_part(host_, std::span(&submitted.ticket, 1), layer);
-  if (submitted.status != Status::ok) return submitted.status;
-  ops_.clear();
-  for (std::size_t i = 0; i < lists_.size(); ++i)
-    if (lists_[i].place == PagePlace::cpu)
-      ops_.push_back(Copy{lists_[i].partials, lists_[i].device_partials});
-  submitted = submit_part(h2d_, std::span(&submitted.ticket, 1), layer);
-  done = submitted.ticket;
-  return submitted.status;
+  const Submitted queries = submit_part(d2h_, after_, layer);
+  if (queries.status != Status::ok) return queries.status;
+  for (std::size_t node = 0; node < hosts_.size(); ++node) {
+    const auto here = [&](const AttendPart& part) {
+      return part.list->place == PagePlace::cpu && part.list->node == node;
+    };
+    ops_.clear();
+    for (const AttendPart& part : parts_)
+      if (here(part))
+        add_attend(part, batch[static_cast<std::size_t>(part.request)], hosts_[node].pool.where(),
+                   part.list->layers[static_cast<std::size_t>(layer)].table);
+    if (ops_.empty()) continue;
+    Submitted submitted = submit_part(hosts_[node].queue, std::span(&queries.ticket, 1), layer);
+    if (submitted.status != Status::ok) return submitted.status;
+    ops_.clear();
+    for (const AttendPart& part : parts_)
+      if (here(part)) ops_.push_back(Copy{part.partials, part.device_partials});
+    submitted = submit_part(h2d_, std::span(&submitted.ticket, 1), layer);
+    if (submitted.status != Status::ok) return submitted.status;
+    done.push_back(submitted.ticket);
+  }
+  return Status::ok;
 }
 
 // Attention to one staging slot, some of its pages verified before.
 Submitted KvCache::submit_chunk(std::span<const AttendRequest> batch, int layer, int chunk,
                                 int slot, std::array<Ticket, 2> after) {
   const Address& where = staging_[slot].where;
+  const auto slot_pages = [&](const AttendPart& part) -> Address {
+    return {where.space, where.offset + part.at,
+            part.pages * page_kind(part.list->strand, part.list->low).bytes};
+  };
+  const auto here = [&](const AttendPart& part) {
+    return part.list->place == PagePlace::staged && part.chunk == chunk;
+  };
   ops_.clear();
-  for (std::size_t i = 0; i < lists_.size(); ++i) {
-    const ListedPages& list = lists_[i];
-    if (list.place != PagePlace::staged || list.chunk != chunk) continue;
-    point_to_slot(list, where);
-    for (const ListedPage& page : list.pages)
-      if (is_complete(*page.block) && config_.verify_every > 0 &&
-          ++streamed_pages_ % config_.verify_every == 0) {
-        ++counters_.verified_pages;
-        ops_.push_back(VerifyPage{{where.space, where.offset + page.staged_at, page.page.bytes},
-                                  identity(page.id, layer),
-                                  page.id.generation});
-      }
-  }
-  for (std::size_t i = 0; i < lists_.size(); ++i)
-    if (lists_[i].place == PagePlace::staged && lists_[i].chunk == chunk)
-      ops_.push_back(
-          attend_op(lists_[i], batch[static_cast<std::size_t>(lists_[i].request)], where));
+  for (const AttendPart& part : parts_)
+    if (here(part)) add_verification(part, slot_pages(part), layer);
+  for (const AttendPart& part : parts_)
+    if (here(part))
+      add_attend(part, batch[static_cast<std::size_t>(part.request)], slot_pages(part),
+                 page_kind(part.list->strand, part.list->low).slot_table);
   return submit_part(compute_, after, layer);
 }
 
-// Neighbours on the host and in the slot become one copy.
-Submitted KvCache::copy_chunk(int chunk, int slot) {
+// One page in so many. Pages that are still being filled have nothing to be verified by.
+void KvCache::add_verification(const AttendPart& part, const Address& pages, int layer) {
+  const Tokens every = config_.verify_every;
+  if (every == 0) return;
+  const Bytes bytes = pages.bytes / part.pages;
+  for (Tokens page = (every - 1) - streamed_pages_ % every; page < part.pages; page += every) {
+    const BlockId id = part.list->blocks[static_cast<std::size_t>(part.first_page + page)].id;
+    if (!is_complete(blocks_[id])) continue;
+    ++counters_.verified_pages;
+    ops_.push_back(VerifyPage{
+        {pages.space, pages.offset + page * bytes, bytes}, identity(id, layer), id.generation});
+  }
+  streamed_pages_ += part.pages;
+}
+
+// Neighbours on the host and in the slot are one copy.
+Submitted KvCache::copy_chunk(int layer, int chunk, int slot) {
   const Address& where = staging_[slot].where;
   ops_.clear();
-  Bytes bytes = 0;
-  const StreamedPage* before = nullptr;
-  for (const StreamedPage& page : streamed_) {
-    if (page.chunk != chunk) continue;
-    bytes += page.from.bytes;
-    if (before != nullptr && follows(page, *before)) {
-      Copy& copy = std::get<Copy>(ops_.back());
-      copy.from.bytes += page.from.bytes;
-      copy.to.bytes += page.from.bytes;
-    } else {
-      ops_.push_back(Copy{page.from, {where.space, where.offset + page.at, page.from.bytes}});
+  Bytes copied_bytes = 0;
+  for (const AttendPart& part : parts_) {
+    if (part.list->place != PagePlace::staged || part.chunk != chunk) continue;
+    const Bytes bytes = page_kind(part.list->strand, part.list->low).bytes;
+    const Tokens end = part.first_page + part.pages;
+    const auto& runs = part.list->layers[static_cast<std::size_t>(layer)].runs;
+    auto run = std::upper_bound(runs.begin(), runs.end(), part.first_page,
+                                [](Tokens page, const HostRun& r) { return page < r.first_page; });
+    for (--run; run != runs.end() && run->first_page < end; ++run) {
+      const Tokens from = std::max(run->first_page, part.first_page);
+      const Tokens to = std::min(run->first_page + run->from.bytes / bytes, end);
+      const Bytes offset = (from - run->first_page) * bytes, size = (to - from) * bytes;
+      ops_.push_back(
+          Copy{{run->from.space, run->from.offset + offset, size},
+               {where.space, where.offset + part.at + (from - part.first_page) * bytes, size}});
+      copied_bytes += size;
     }
-    before = &page;
   }
   const Submitted submitted = ledger_.submit(h2d_, ops_, std::span(&staging_[slot].last_reader, 1));
-  if (submitted.status == Status::ok) counters_.streamed_bytes += bytes;
+  if (submitted.status == Status::ok) counters_.streamed_bytes += copied_bytes;
   return submitted;
 }
 
-// What has to be staged, in order.
-void KvCache::list_streamed() {
-  streamed_.clear();
-  streamed_copies_ = 0;
-  for (std::size_t i = 0; i < lists_.size(); ++i) {
-    if (lists_[i].place != PagePlace::staged) continue;
-    for (const ListedPage& listed : lists_[i].pages) {
-      const StreamedPage page{listed.id, listed.block->last_write, listed.page, lists_[i].chunk,
-                              listed.staged_at};
-      if (streamed_.empty() || !follows(page, streamed_.back())) ++streamed_copies_;
-      streamed_.push_back(page);
+// The device raises the engine's word if it can, else the outcome does when it is collected.
+void KvCache::raise_when_done(Ticket merged, EngineEvent done) {
+  if (done.word == nullptr) return;
+  if (device_.export_event(merged, done) != Status::ok) steps_.back().done = done;
+}
+
+bool KvCache::cancel(std::uint64_t step_id) {
+  for (Step& step : steps_)
+    if (step.id == step_id && step.announced) {
+      step.status = Status::cancelled;
+      return true;
     }
-  }
+  return false;
 }
 
 // Whether exactly what has to be staged was brought ahead.
 bool KvCache::is_prefetched(int layer) const {
-  return !prefetched_.empty() && prefetched_.front().layer == layer && !streamed_.empty() &&
-         prefetched_.front().pages == streamed_;
+  return !prefetched_.empty() && prefetched_.front().layer == layer && !staged_.empty() &&
+         prefetched_.front().parts == staged_;
+}
+
+Status KvCache::prefetch(std::span<const SequenceId> batch) {
+  for (const SequenceId id : batch) {
+    const Running* sequence = find(id);
+    if (sequence == nullptr || sequence->paused || sequence->lost_from != kNeverLost)
+      return Status::rejected;
+  }
+  progress();
+  batch_.assign(batch.begin(), batch.end());
+  drop_prefetched();
+  prefetch_after(config_.layers - 1);
+  return Status::ok;
 }
 
 // Fills free staging slots for the layers that come next, around the end of the step.
-void KvCache::prefetch(std::span<const AttendRequest> batch, int layer) {
+void KvCache::prefetch_after(int layer) {
   // All layers of a kind have their blocks in the same places.
   std::array<bool, kLayerKinds> streams{true, true};
-  streams[static_cast<std::size_t>(blocks_.kind(layer))] = !streamed_.empty();
   int target = prefetched_.empty() ? layer : prefetched_.back().layer;
-  while (staging_.free_slots() > 0) {
+  for (int i = 0; i < config_.layers && staging_.free_slots() > 0; ++i) {
     target = (target + 1) % config_.layers;
-    if (target == layer) return;
+    if (target == layer && !prefetched_.empty()) return;
     bool& streams_here = streams[static_cast<std::size_t>(blocks_.kind(target))];
     if (!streams_here) continue;
-    gather(batch, target);
-    streams_here = !streamed_.empty();
-    if (!streams_here) continue;
-    const int chunks = streamed_.back().chunk + 1;
-    if (chunks > staging_.free_slots() || !ledger_.has_room(h2d_, chunks, streamed_copies_)) return;
-    Prefetched staged{.layer = target, .pages = streamed_};
-    for (int chunk = 0; chunk < chunks; ++chunk) {
-      const int slot = staging_.take();
-      const Submitted copied = copy_chunk(chunk, slot);
-      if (copied.status != Status::ok) {
-        staging_.untake(1);
-        for (const int used : staged.slots) staging_[used].waits = false;
-        return;  // wasted: the next step brings its own
-      }
-      errands_.push_back({.ticket = copied.ticket, .kind = Errand::Kind::prefetch});
-      staging_[slot].waits = true;
-      staged.slots.push_back(slot);
-      staged.copied.push_back(copied.ticket);
-    }
-    for (const StreamedPage& page : streamed_) counters_.prefetched_bytes += page.from.bytes;
-    prefetched_.push_back(std::move(staged));
+    if (lay_out(batch_, target, true) != Status::ok) return;
+    streams_here = !staged_.empty();
+    if (streams_here && !prefetch_layer(target)) return;
   }
+}
+
+bool KvCache::prefetch_layer(int layer) {
+  if (chunks_ > staging_.free_slots() || !ledger_.has_room(h2d_, chunks_, copies_)) return false;
+  Prefetched staged{.layer = layer, .parts = staged_, .bytes = staged_bytes_};
+  for (int chunk = 0; chunk < chunks_; ++chunk) {
+    const int slot = staging_.take();
+    const Submitted copied = copy_chunk(layer, chunk, slot);
+    if (copied.status != Status::ok) {
+      staging_.untake(1);
+      for (const int used : staged.slots) staging_[used].waits = false;
+      return false;  // wasted: the next step brings its own
+    }
+    Errand& errand = errands_.emplace_back();
+    errand.ticket = copied.ticket;
+    errand.kind = Errand::Kind::prefetch;
+    staging_[slot].waits = true;
+    staged.slots.push_back(slot);
+    staged.copied.push_back(copied.ticket);
+  }
+  counters_.prefetched_bytes += staged.bytes;
+  prefetched_.push_back(std::move(staged));
+  return true;
 }
 
 void KvCache::drop_prefetched() {
   for (const Prefetched& staged : prefetched_) {
     for (const int slot : staged.slots) staging_[slot].waits = false;
-    for (const StreamedPage& page : staged.pages)
-      counters_.wasted_prefetch_bytes += page.from.bytes;
+    counters_.wasted_prefetch_bytes += staged.bytes;
   }
   prefetched_.clear();
 }

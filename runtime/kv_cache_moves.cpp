@@ -26,13 +26,14 @@ void KvCache::set_placement(const Placement& placement) {
   });
   for (Running& sequence : sequences_) {
     if (!sequence.alive) continue;
+    for (SequenceLists& lists : sequence.lists) lists.stale = true;
     for (const BlockId id : sequence.visual) {
       Block& block = blocks_[id];
       for (const LayerKind kind : kAllLayerKinds) choose_action(block, kind);
       wish(id);
     }
     sequence.settled_own = 0;
-    settle_own(sequence);
+    settle_own(sequence, sequence.appended.front());
   }
 }
 
@@ -41,11 +42,15 @@ bool KvCache::may_be_low(Strand strand, LayerKind kind) const {
   return kind == LayerKind::planned && format.has_value();
 }
 
-std::size_t KvCache::group_of(Strand strand, LayerKind kind) const {
+bool KvCache::may_be_low(const Block& block, LayerKind kind) const {
+  return !block.stays_high && may_be_low(block.strand, kind);
+}
+
+std::size_t KvCache::group_of(const Block& block, LayerKind kind) const {
   if (kind == LayerKind::held_high) return kMaxGroups - 1;
   Permission permission = Permission::high_only;
-  if (may_be_low(strand, kind))
-    permission = strand == Strand::own ? Permission::text_low : Permission::visual_low;
+  if (may_be_low(block, kind))
+    permission = block.strand == Strand::own ? Permission::text_low : Permission::visual_low;
   return static_cast<std::size_t>(permission);
 }
 
@@ -53,13 +58,13 @@ std::size_t KvCache::group_of(Strand strand, LayerKind kind) const {
 void KvCache::choose_action(Block& block, LayerKind kind) {
   Part& part = block.parts[static_cast<std::size_t>(kind)];
   if (part.assigned) return;
-  const std::size_t group = group_of(block.strand, kind);
+  const std::size_t group = group_of(block, kind);
   Tokens total = block.tokens;
   for (const Tokens tokens : assigned_[group]) total += tokens;
   double most = 0;
   for (int a = 0; a < kActions; ++a) {
     const auto action = static_cast<Action>(a);
-    if (is_low(action) && !may_be_low(block.strand, kind)) continue;
+    if (is_low(action) && !may_be_low(block, kind)) continue;
     const auto at = static_cast<std::size_t>(a);
     const double missing = targets_[group][at] * static_cast<double>(total) -
                            static_cast<double>(assigned_[group][at]);
@@ -75,32 +80,43 @@ void KvCache::choose_action(Block& block, LayerKind kind) {
 void KvCache::change_action(Block& block, LayerKind kind, Action action) {
   forget_action(block, kind);
   Part& part = block.parts[static_cast<std::size_t>(kind)];
+  if (on_host(part.state) && is_on_cpu(part.action) != is_on_cpu(action)) pages_moved(block, kind);
   part.action = action;
   part.assigned = true;
-  assigned_[group_of(block.strand, kind)][static_cast<std::size_t>(action)] += block.tokens;
+  assigned_[group_of(block, kind)][static_cast<std::size_t>(action)] += block.tokens;
 }
 
 void KvCache::forget_action(const Block& block, LayerKind kind) {
   const Part& part = block.parts[static_cast<std::size_t>(kind)];
   if (part.assigned)
-    assigned_[group_of(block.strand, kind)][static_cast<std::size_t>(part.action)] -= block.tokens;
+    assigned_[group_of(block, kind)][static_cast<std::size_t>(part.action)] -= block.tokens;
 }
 
 bool KvCache::wants_low(const Block& block, LayerKind kind) const {
-  return is_low(block.parts[static_cast<std::size_t>(kind)].action) &&
-         may_be_low(block.strand, kind);
+  return is_low(block.parts[static_cast<std::size_t>(kind)].action) && may_be_low(block, kind);
 }
 
 // Blocks of the own strand get their action when the recent window has left them. The first block
 // holds the first tokens and stays.
-void KvCache::settle_own(Running& sequence) {
+void KvCache::settle_own(Running& sequence, Tokens appended) {
+  const auto settles = [&](Tokens tokens) {
+    return (sequence.settled_own + 1) * config_.own_page_tokens <=
+           sequence.layout->own_tokens(tokens) - config_.policy.window_tokens;
+  };
+  // A layer that has `appended` tokens says that no more blocks than these may be settled.
+  if (!settles(appended) && sequence.reserved_bytes == 0) return;
   const Tokens least = *std::min_element(sequence.appended.begin(), sequence.appended.end());
-  const Tokens behind = sequence.layout->own_tokens(least) - config_.policy.window_tokens;
-  while ((sequence.settled_own + 1) * config_.own_page_tokens <= behind) {
+  if (sequence.reserved_bytes > 0 && least >= sequence.reserved_until) set_reserved(sequence, 0);
+  while (settles(least)) {
     const BlockId id = sequence.own[static_cast<std::size_t>(sequence.settled_own++)];
     if (sequence.settled_own * config_.own_page_tokens <= config_.policy.pinned_tokens) continue;
     Block& block = blocks_[id];
-    for (const LayerKind kind : kAllLayerKinds) choose_action(block, kind);
+    for (const LayerKind kind : kAllLayerKinds) {
+      const bool was_on_cpu = is_on_cpu(block.parts[static_cast<std::size_t>(kind)].action);
+      choose_action(block, kind);
+      if (was_on_cpu != is_on_cpu(block.parts[static_cast<std::size_t>(kind)].action))
+        pages_moved(block, kind);
+    }
     wish(id);
   }
 }
@@ -154,14 +170,15 @@ Status KvCache::start_transition(const Wish& wish, PartState transition) {
   const int layers = blocks_.layers_of(wish.kind), ops = compresses ? 2 * layers : layers;
   if (ops > ledger_.max_ops(queue)) return Status::rejected;
   if (!ledger_.has_room(queue, 1, ops)) return Status::busy;
-  PagePool& pool = transition == PartState::leaving ? host_pool_ : device_pool_;
-  const PageShape to = shape(block.strand, compresses || part.low);
+  const bool leaves = transition == PartState::leaving;
+  const Bytes page_bytes = page_kind(block.strand, compresses || part.low).bytes;
   ops_.clear();
   bool room = true;
   for (int layer = 0; layer < config_.layers && room; ++layer) {
     if (blocks_.kind(layer) != wish.kind) continue;
     PageSlots& page = block.pages[static_cast<std::size_t>(layer)];
-    const auto slot = pool.take(page_bytes(to));
+    const auto slot = leaves ? take_host(page_bytes, layer, is_on_cpu(part.action))
+                             : device_pool_.take(page_bytes);
     if (!slot) {
       room = false;
       break;
@@ -179,17 +196,43 @@ Status KvCache::start_transition(const Wish& wish, PartState transition) {
     for (int layer = 0; layer < config_.layers; ++layer) {
       PageSlots& page = block.pages[static_cast<std::size_t>(layer)];
       if (blocks_.kind(layer) != wish.kind || page.next.bytes == 0) continue;
-      pool.put_back(page.next);
+      pool_of(page.next).put_back(page.next);
       page.next = {};
     }
     return submitted.status;
   }
   blocks_.begin(wish.block, wish.kind, transition, compresses || part.low);
-  errands_.push_back({.ticket = submitted.ticket,
-                      .kind = Errand::Kind::transition,
-                      .block = wish.block,
-                      .layer_kind = wish.kind});
+  Errand& errand = errands_.emplace_back();
+  errand.ticket = submitted.ticket;
+  errand.kind = Errand::Kind::transition;
+  errand.block = wish.block;
+  errand.layer_kind = wish.kind;
   return Status::ok;
+}
+
+KvCache::Host& KvCache::host_of(const Address& page) {
+  return *std::find_if(hosts_.begin(), hosts_.end(),
+                       [&](const Host& host) { return host.pool.where().space == page.space; });
+}
+
+PagePool& KvCache::pool_of(const Address& page) {
+  return page.space == device_pool_.where().space ? device_pool_ : host_of(page).pool;
+}
+
+// On the nearest node that has room; what nodes attend to themselves is spread over their cores.
+std::optional<Address> KvCache::take_host(Bytes bytes, int layer, bool cpu) {
+  const auto free_bytes = [](const Host& host) {
+    return host.pool.capacity_bytes() - host.pool.used_bytes();
+  };
+  if (cpu) {
+    const auto emptiest = std::max_element(
+        hosts_.begin(), hosts_.end(),
+        [&](const Host& a, const Host& b) { return free_bytes(a) < free_bytes(b); });
+    if (const auto slot = emptiest->pool.take(bytes, layer)) return slot;
+  }
+  for (Host& host : hosts_)
+    if (const auto slot = host.pool.take(bytes, layer)) return slot;
+  return {};
 }
 
 // Takes a page's rows back and encodes them anew.
@@ -198,12 +241,12 @@ void KvCache::add_compression(const Block& block, const PageSlots& page, const C
   const Bytes bytes = rows_bytes(block.tokens);
   const Address keys{areas_.scratch.space, areas_.scratch.offset, bytes};
   const Address values{keys.space, areas_.scratch.offset + areas_.scratch.bytes / 2, bytes};
-  ops_.push_back(
-      Decode{page.now, keys, values, shape(block.strand, false), block.tokens, config_.input});
+  ops_.push_back(Decode{page.now, keys, values, page_kind(block.strand, false).shape, block.tokens,
+                        config_.input});
   ops_.push_back(Encode{.keys = keys,
                         .values = values,
                         .page = page.next,
-                        .shape = shape(block.strand, true),
+                        .shape = page_kind(block.strand, true).shape,
                         .tokens = block.tokens,
                         .input = config_.input,
                         .content = content,
@@ -211,8 +254,11 @@ void KvCache::add_compression(const Block& block, const PageSlots& page, const C
 }
 
 // A slot for a new page. `busy`, and on its way to having room, or `no_space`.
-Status KvCache::take_device(Bytes bytes, Address& slot) {
+Status KvCache::take_device(Bytes bytes, Running& sequence, Address& slot) {
   const SlabAllocator& slots = device_pool_.slots();
+  const Bytes others = reserved_bytes_ - sequence.reserved_bytes;
+  if (others > 0 && slots.free_bytes() < others + 2 * slots.slab_bytes())
+    return make_room(others + 2 * slots.slab_bytes());
   const Bytes reserve = reserve_bytes();
   if (reserve > 0 && slots.free_bytes() < reserve + slots.slab_bytes() &&
       make_room(reserve + slots.slab_bytes()) == Status::busy)
@@ -221,6 +267,7 @@ Status KvCache::take_device(Bytes bytes, Address& slot) {
   const auto taken = device_pool_.take(bytes);
   if (!taken) return make_room(bytes);
   slot = *taken;
+  set_reserved(sequence, std::max(sequence.reserved_bytes - room_of(bytes), Bytes{0}));
   return Status::ok;
 }
 
@@ -247,9 +294,9 @@ Status KvCache::make_room(Bytes bytes) {
       if (part.state != PartState::resident || part.closed_layers < blocks_.layers_of(kind) ||
           part.closed_layers == 0 || !part.assigned)
         continue;
-      if (!part.low && may_be_low(block.strand, kind) && !part.incompressible)
-        candidates.push_back({block.used_at, false, {id, kind}});
-      if (may_leave) candidates.push_back({block.used_at, true, {id, kind}});
+      if (!part.low && may_be_low(block, kind) && !part.incompressible)
+        candidates.push_back({used_at(block), false, {id, kind}});
+      if (may_leave) candidates.push_back({used_at(block), true, {id, kind}});
     }
   });
   std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
@@ -278,11 +325,19 @@ Status KvCache::make_room(Bytes bytes) {
   return coming > 0 || !ledger_.idle() ? Status::busy : Status::no_space;
 }
 
+// When it was last attended to.
+std::uint64_t KvCache::used_at(const Block& block) const {
+  std::uint64_t latest = 0;
+  for (const std::uint32_t sequence : block.sequences)
+    latest = std::max(latest, sequences_[sequence].used_at);
+  return latest;
+}
+
 // Compressing takes room before it gives some: whole slabs for a block are kept free for it.
 Bytes KvCache::reserve_bytes() const {
   if (!may_be_low(Strand::visual, LayerKind::planned)) return 0;
   const Bytes slab_bytes = device_pool_.slots().slab_bytes();
-  const Bytes pages = slab_bytes / page_bytes(shape(Strand::visual, true));
+  const Bytes pages = slab_bytes / page_kind(Strand::visual, true).bytes;
   return slab_bytes * divide_up(blocks_.layers_of(LayerKind::planned), pages);
 }
 
@@ -290,7 +345,7 @@ Bytes KvCache::reserve_bytes() const {
 Status KvCache::await_arrival(const Block& block, LayerKind kind) {
   const Part& part = block.parts[static_cast<std::size_t>(kind)];
   if (part.state != PartState::hosted) return Status::busy;
-  return make_room(blocks_.layers_of(kind) * page_bytes(shape(block.strand, part.low)));
+  return make_room(blocks_.layers_of(kind) * page_kind(block.strand, part.low).bytes);
 }
 
 int KvCache::first_layer(LayerKind kind) const {
@@ -303,7 +358,7 @@ int KvCache::first_layer(LayerKind kind) const {
 Bytes KvCache::freed_bytes(const Block& block, LayerKind kind) const {
   const Part& part = block.parts[static_cast<std::size_t>(kind)];
   if (part.state != PartState::leaving && part.state != PartState::compressing) return 0;
-  return blocks_.layers_of(kind) * page_bytes(shape(block.strand, part.low));
+  return blocks_.layers_of(kind) * page_kind(block.strand, part.low).bytes;
 }
 
 std::optional<RuntimeEvent> KvCache::poll(Nanos timeout_ns) {
@@ -345,7 +400,8 @@ bool KvCache::settled() const {
 void KvCache::progress() {
   while (const auto completion = ledger_.next(0)) collect(*completion);
   device_pool_.recycle(ledger_.passed());
-  host_pool_.recycle(ledger_.passed());
+  for (Host& host : hosts_) host.pool.recycle(ledger_.passed());
+  list_tables_.recycle(ledger_.passed());
   partials_.recycle(ledger_.passed());
   tables_.recycle(ledger_.passed());
   pump();
@@ -388,14 +444,16 @@ void KvCache::collect(const Completion& completion) {
 // An append that failed. What fails half-way may have spoiled the whole of its pages: those of its
 // first tokens hold older ones too, also where its own have been truncated since.
 void KvCache::end_append(const Errand& errand, Status status) {
-  spoil_steps(errand.sequence, errand.step, status);
-  const Running* sequence = find(errand.sequence);
-  if (sequence == nullptr) return;
   const bool spoils = status != Status::rejected && status != Status::cancelled;
-  if (spoils) {
-    lose(errand.sequence, page_begin(*sequence, errand.first_token), errand.layer, status);
-  } else if (sequence->epoch == errand.epoch) {
-    lose(errand.sequence, errand.first_token, errand.layer, status);
+  for (const Given& given : errand.given) {
+    spoil_steps(given.sequence, errand.step, status);
+    const Running* sequence = find(given.sequence);
+    if (sequence == nullptr) continue;
+    if (spoils) {
+      lose(given.sequence, page_begin(*sequence, given.first_token), errand.layer, status);
+    } else if (sequence->epoch == given.epoch) {
+      lose(given.sequence, given.first_token, errand.layer, status);
+    }
   }
 }
 
@@ -415,9 +473,10 @@ void KvCache::end_transition(const Errand& errand, Status status) {
   const bool well = status == Status::ok;
   given_up_.clear();
   blocks_.end(errand.block, errand.layer_kind, well, given_up_);
+  if (well) pages_moved(*block, errand.layer_kind);
   give_back(given_up_);
   const Bytes bytes =
-      blocks_.layers_of(errand.layer_kind) * page_bytes(shape(block->strand, part.low));
+      blocks_.layers_of(errand.layer_kind) * page_kind(block->strand, part.low).bytes;
   if (well) {
     if (transition == PartState::leaving) counters_.left_bytes += bytes;
     if (transition == PartState::arriving) counters_.arrived_bytes += bytes;
@@ -440,10 +499,13 @@ void KvCache::end_steps() {
     const Step& step = steps_.front();
     const auto appends = [&](const Errand& errand) {
       return errand.kind == Errand::Kind::append && errand.step < step.id &&
-             std::find(step.sequences.begin(), step.sequences.end(), errand.sequence) !=
-                 step.sequences.end();
+             std::any_of(errand.given.begin(), errand.given.end(), [&](const Given& given) {
+               return std::find(step.sequences.begin(), step.sequences.end(), given.sequence) !=
+                      step.sequences.end();
+             });
     };
     if (std::any_of(errands_.begin(), errands_.end(), appends)) return;
+    if (step.done.word != nullptr) let_happen(step.done);
     if (step.announced)
       events_.push_back({.kind = RuntimeEvent::Kind::attended,
                          .status = step.status,
@@ -505,7 +567,7 @@ void KvCache::find_corruption(int layer) {
     const Part& part = block.parts[static_cast<std::size_t>(kind)];
     if (!on_host(part.state) || part.closed_layers < blocks_.layers_of(kind)) return;
     const Address& page = block.pages[static_cast<std::size_t>(layer)].now;
-    const std::span bytes(host_memory_ + page.offset, static_cast<std::size_t>(page.bytes));
+    const std::span bytes(host_of(page).memory + page.offset, static_cast<std::size_t>(page.bytes));
     const PageTrailer trailer = read_trailer(bytes);
     if (verify_page(bytes) != Status::ok || trailer.content != identity(id, layer) ||
         trailer.generation != id.generation)

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <new>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -22,7 +23,8 @@ namespace {
 class Slab {
  public:
   explicit Slab(Bytes bytes) : size_(static_cast<std::size_t>(bytes)) {
-    if (bytes < 1) throw Error(fmt::format("runtime: {} bytes of memory make no sense", bytes));
+    if (bytes == 0) return;
+    if (bytes < 0) throw Error(fmt::format("runtime: {} bytes of memory make no sense", bytes));
     memory_ = static_cast<std::byte*>(::operator new(size_, kAlignment, std::nothrow));
     if (memory_ == nullptr)
       throw Error(fmt::format("runtime: {} bytes of memory cannot be had", bytes));
@@ -39,16 +41,34 @@ class Slab {
   std::byte* memory_ = nullptr;
 };
 
-// The nearest node with room; without a GPU all are equally near.
-HostPoolShare home(const Topology& topology, Bytes bytes) {
-  const auto homes = homes_by_distance(topology, "");
-  if (homes.empty()) throw Error("runtime: no memory node of this machine can hold a pool");
-  return {homes.front(), bytes};
+constexpr Bytes kHeadroomBytes = 256 * kMiB;
+
+// The nearest nodes with room; without a GPU all are equally near.
+std::vector<HostPoolShare> homes(const Topology& topology, Bytes bytes) {
+  const auto nodes = homes_by_distance(topology, "");
+  if (nodes.empty()) throw Error("runtime: no memory node of this machine can hold a pool");
+  auto shares = fill_in_order(nodes, bytes, kHeadroomBytes);
+  std::erase_if(shares, [](const HostPoolShare& share) { return share.bytes == 0; });
+  // The pool itself says what it lacks.
+  if (shares.empty()) shares.push_back({nodes.front(), bytes});
+  return shares;
 }
 
-int attention_threads(const RuntimeConfig& config, const TopologyNode& node) {
-  const auto cores = static_cast<int>(node.cores.size());
-  return config.attention_threads > 0 ? config.attention_threads : std::max(cores, 1);
+// Copies, the "GPU", and a queue for the cores of each node with a pool.
+std::vector<QueueInfo> queues_of(const RuntimeConfig& config,
+                                 std::span<const HostPoolShare> homes) {
+  std::vector<QueueInfo> queues = standard_queues(0);
+  for (const HostPoolShare& home : homes) {
+    const std::vector<int>& cores = home.node->cores;
+    const auto wanted = static_cast<std::size_t>(
+        config.attention_threads > 0 ? config.attention_threads : static_cast<int>(cores.size()));
+    QueueInfo info{.kind = QueueKind::host, .numa_node = home.node->index};
+    info.threads = static_cast<int>(std::max(wanted, std::size_t{1}));
+    if (wanted <= cores.size())
+      info.cpus.assign(cores.begin(), cores.begin() + static_cast<std::ptrdiff_t>(wanted));
+    queues.push_back(info);
+  }
+  return queues;
 }
 
 constexpr Nanos kFirstChunkNanos = 2 * kSecond;
@@ -60,19 +80,16 @@ class Runtime::Impl {
   explicit Impl(const RuntimeConfig& config)
       : config_(config),
         topology_(read_topology()),
-        home_(home(topology_, config.host_bytes)),
-        pools_(std::span(&home_, 1),
+        homes_(homes(topology_, config.host_bytes)),
+        pools_(homes_,
                {.bytes = config.host_bytes,
-                .chunk_bytes = std::clamp(round_up(config.host_bytes, kMiB), kMiB, 64 * kMiB),
-                .headroom_bytes = 256 * kMiB},
+                .chunk_bytes = chunk_bytes(config),
+                .headroom_bytes = kHeadroomBytes},
                host_memory_, pinner_),
-        device_memory_(config.device_bytes),
+        device_memory_(config.device_memory.empty() ? config.device_bytes : 0),
         tables_(config.tables_bytes),
-        device_(standard_queues(1, attention_threads(config, *home_.node))),
-        cache_(device_, config,
-               {device_memory_.bytes(),
-                {pools_[0].memory(), static_cast<std::size_t>(pools_[0].reserved_bytes())},
-                tables_.bytes()}) {
+        device_(queues_of(config, homes_)),
+        cache_(device_, config, memory()) {
     pools_.wait_usable(0, 1, kFirstChunkNanos);
     grow();
   }
@@ -100,9 +117,18 @@ class Runtime::Impl {
     throw Error(fmt::format("runtime: {} bytes at {} are in no registered memory", bytes, begin));
   }
 
+  // `call(cache, tickets)` when the tickets of all events are there.
+  template <typename Call>
+  std::invoke_result_t<Call, KvCache&, const std::vector<Ticket>&> after(
+      std::span<const EngineEvent> events, Call&& call) {
+    if (const Status status = import(events, after_); status != Status::ok) return {status};
+    return call(cache(), after_);
+  }
+
   std::optional<Plan> replan(const ModelGeometry& model, const HardwareProfile& hardware) {
-    const CostModel cost(model, hardware);
-    const BatchDemand demand(model, config_.policy, cost, 1);
+    const ModelGeometry share = rank_share(model, config_.tensor_parallel_ranks);
+    const CostModel cost(share, hardware);
+    const BatchDemand demand(share, config_.policy, cost, 1);
     const auto [text, visual] = cache_.held_tokens();
     const PermissionCounts counts = count_permissions(config_.policy, text, visual);
     StepProblem problem =
@@ -110,7 +136,8 @@ class Runtime::Impl {
     const Tokens sequences = cache_.awake_sequences();
     problem.compute = cost.compute({.decode_tokens = sequences, .sampled_tokens = sequences});
     problem.device_budget_bytes = cache_.device_page_bytes();
-    problem.host_budget_bytes = pools_[0].usable_bytes();
+    // What it is going to be, however far each rank's pools have grown.
+    problem.host_budget_bytes = config_.host_bytes;
     const auto placement = plan_placement(problem);
     if (!placement) return {};
     cache_.set_placement(*placement);
@@ -124,7 +151,7 @@ class Runtime::Impl {
     };
     const auto capacity = [&](const char* what, Bytes bytes) {
       return fmt::format("a token {}: {} bytes; the device holds {}, the host {}\n", what, bytes,
-                         cache_.device_page_bytes() / bytes, pools_[0].usable_bytes() / bytes);
+                         cache_.device_page_bytes() / bytes, usable_bytes() / bytes);
     };
     const PrecisionPolicy& policy = config_.policy;
     std::string text = capacity("in 16 bits", token_bytes(config_.own_page_tokens, policy.high));
@@ -143,11 +170,58 @@ class Runtime::Impl {
     std::span<std::byte> memory;
   };
 
-  void grow() { cache_.grow_host(pools_[0].usable_bytes()); }
+  // A whole number of slabs.
+  static Bytes chunk_bytes(const RuntimeConfig& config) {
+    return std::clamp(round_up(config.host_bytes, kMiB), kMiB, 64 * kMiB);
+  }
+
+  KvCacheMemory memory() const {
+    KvCacheMemory memory{
+        .device = config_.device_memory.empty() ? device_memory_.bytes() : config_.device_memory,
+        .tables = tables_.bytes(),
+        .host_chunk_bytes = chunk_bytes(config_)};
+    for (std::size_t i = 0; i < pools_.size(); ++i)
+      memory.hosts.push_back(
+          {{pools_[i].memory(), static_cast<std::size_t>(pools_[i].reserved_bytes())},
+           homes_[i].node->index});
+    return memory;
+  }
+
+  void grow() {
+    for (std::size_t i = 0; i < pools_.size(); ++i) cache_.grow_host(i, pools_[i].usable_bytes());
+  }
+
+  Bytes usable_bytes() const {
+    Bytes bytes = 0;
+    for (std::size_t i = 0; i < pools_.size(); ++i) bytes += pools_[i].usable_bytes();
+    return bytes;
+  }
+
+  // Tickets for what a call waits for. An event that is asked for again has its ticket still.
+  Status import(std::span<const EngineEvent> events, std::vector<Ticket>& tickets) {
+    std::erase_if(imported_, [](const auto& known) { return has_happened(known.first); });
+    tickets.clear();
+    for (const EngineEvent& event : events) {
+      if (event.word == nullptr) return Status::rejected;
+      const auto known =
+          std::find_if(imported_.begin(), imported_.end(), [&](const auto& imported) {
+            return imported.first.word == event.word && imported.first.value == event.value;
+          });
+      if (known != imported_.end()) {
+        tickets.push_back(known->second);
+        continue;
+      }
+      const Submitted submitted = device_.import_event(event);
+      if (submitted.status != Status::ok) return submitted.status;
+      imported_.push_back({event, submitted.ticket});
+      tickets.push_back(submitted.ticket);
+    }
+    return Status::ok;
+  }
 
   RuntimeConfig config_;
   Topology topology_;
-  HostPoolShare home_;
+  std::vector<HostPoolShare> homes_;
   HostMemory host_memory_;
   MlockPinner pinner_;
   HostPools pools_;
@@ -155,6 +229,8 @@ class Runtime::Impl {
   HostDevice device_;
   KvCache cache_;
   std::vector<EngineMemory> engine_;
+  std::vector<std::pair<EngineEvent, Ticket>> imported_;  // and not yet happened
+  std::vector<Ticket> after_;
 };
 
 Runtime::Runtime(const RuntimeConfig& config) : impl_(std::make_unique<Impl>(config)) {}
@@ -170,11 +246,35 @@ Address Runtime::address(const void* begin, Bytes bytes) const {
 std::optional<SequenceId> Runtime::begin(std::span<const Segment> prompt) {
   return impl_->cache().begin(prompt);
 }
-Status Runtime::append(const AppendRequest& request) {
-  return impl_->cache().append(request);
+bool Runtime::can_admit(std::span<const Segment> prompt, Tokens new_tokens) const {
+  return std::as_const(*impl_).cache().can_admit(prompt, new_tokens);
 }
-Attended Runtime::attend(std::span<const AttendRequest> batch, int layer) {
-  return impl_->cache().attend(batch, layer);
+Status Runtime::reserve(SequenceId sequence, Tokens tokens) {
+  return impl_->cache().reserve(sequence, tokens);
+}
+Status Runtime::append(std::span<const AppendRequest> batch, int layer,
+                       std::span<const EngineEvent> after) {
+  return impl_->after(after, [&](KvCache& cache, const std::vector<Ticket>& tickets) {
+    return cache.append(batch, layer, tickets);
+  });
+}
+Attended Runtime::attend(std::span<const AttendRequest> batch, int layer,
+                         std::span<const EngineEvent> after, EngineEvent done) {
+  return impl_->after(after, [&](KvCache& cache, const std::vector<Ticket>& tickets) {
+    return cache.attend(batch, layer, tickets, done);
+  });
+}
+Attended Runtime::attend_partial(std::span<const AttendRequest> batch, int layer,
+                                 std::span<const EngineEvent> after, EngineEvent done) {
+  return impl_->after(after, [&](KvCache& cache, const std::vector<Ticket>& tickets) {
+    return cache.attend_partial(batch, layer, tickets, done);
+  });
+}
+bool Runtime::cancel(std::uint64_t step) {
+  return impl_->cache().cancel(step);
+}
+Status Runtime::prefetch(std::span<const SequenceId> batch) {
+  return impl_->cache().prefetch(batch);
 }
 Status Runtime::pause(SequenceId sequence) {
   return impl_->cache().pause(sequence);

@@ -13,7 +13,8 @@ TokenLayout::TokenLayout(std::span<const Segment> segments, Tokens own_page_toke
   Tokens token = 0, own = 0, blocks = 0;
   for (const Segment& segment : segments) {
     const bool visual = is_visual(segment.token_class);
-    spans_.push_back({token, token + segment.tokens, visual, own, blocks});
+    spans_.push_back({token, token + segment.tokens, visual, segment.floor == PrecisionFloor::high,
+                      own, blocks});
     token += segment.tokens;
     if (visual) {
       blocks += divide_up(segment.tokens, visual_page_tokens);
@@ -22,7 +23,7 @@ TokenLayout::TokenLayout(std::span<const Segment> segments, Tokens own_page_toke
       own += segment.tokens;
     }
   }
-  spans_.push_back({token, std::numeric_limits<Tokens>::max(), false, own, blocks});
+  spans_.push_back({token, std::numeric_limits<Tokens>::max(), false, false, own, blocks});
 }
 
 const TokenLayout::Span& TokenLayout::span_of(Tokens token) const {
@@ -32,22 +33,37 @@ const TokenLayout::Span& TokenLayout::span_of(Tokens token) const {
 }
 
 const TokenLayout::Span& TokenLayout::span_of_block(Tokens block) const {
-  auto found = spans_.begin();
-  for (auto span = spans_.begin(); span != spans_.end(); ++span)
-    if (span->visual && span->first_block <= block) found = span;
-  return *found;
+  // The last visual span that begins at or before it: text begins where the next one does.
+  auto span = std::upper_bound(spans_.begin(), spans_.end(), block,
+                               [](Tokens b, const Span& s) { return b < s.first_block; });
+  while (!(--span)->visual && span != spans_.begin()) {
+  }
+  return *span;
+}
+
+LayoutExtent TokenLayout::extent(Tokens tokens) const {
+  const Span& span = span_of(tokens);
+  const Tokens in_span = tokens - span.begin;
+  LayoutExtent extent{.own_tokens = span.own_begin,
+                      .visual_blocks = span.first_block,
+                      .last_visual_tokens = visual_page_tokens_};
+  if (!span.visual) {
+    extent.own_tokens += in_span;
+  } else if (in_span > 0) {
+    extent.own_tokens += promote_first_ ? 1 : 0;
+    extent.visual_blocks += divide_up(in_span, visual_page_tokens_);
+    extent.last_visual_tokens = (in_span - 1) % visual_page_tokens_ + 1;
+  }
+  extent.own_blocks = divide_up(extent.own_tokens, own_page_tokens_);
+  return extent;
 }
 
 Tokens TokenLayout::own_tokens(Tokens tokens) const {
-  const Span& span = span_of(tokens);
-  if (!span.visual) return span.own_begin + tokens - span.begin;
-  return span.own_begin + (promote_first_ && tokens > span.begin ? 1 : 0);
+  return extent(tokens).own_tokens;
 }
 
 Tokens TokenLayout::visual_blocks(Tokens tokens) const {
-  const Span& span = span_of(tokens);
-  if (!span.visual) return span.first_block;
-  return span.first_block + divide_up(tokens - span.begin, visual_page_tokens_);
+  return extent(tokens).visual_blocks;
 }
 
 Tokens TokenLayout::visual_tokens_of(Tokens tokens) const {
@@ -94,6 +110,15 @@ std::vector<std::uint64_t> TokenLayout::hidden(Tokens block) const {
     words[static_cast<std::size_t>(token / 64)] |= std::uint64_t{1} << token % 64;
   if (promote_first_ && span_of_block(block).first_block == block) words[0] |= 1;
   return words;
+}
+
+bool TokenLayout::holds_high(Strand strand, Tokens block) const {
+  if (strand == Strand::visual) return span_of_block(block).high;
+  const Tokens begin = block * own_page_tokens_, end = begin + own_page_tokens_;
+  return std::any_of(spans_.begin(), spans_.end(), [&](const Span& span) {
+    if (!span.high || span.visual || span.own_begin >= end) return false;
+    return span.own_begin + (span.end - span.begin) > begin;
+  });
 }
 
 }  // namespace modalkv

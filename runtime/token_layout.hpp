@@ -24,6 +24,15 @@ struct LayoutPiece {
   Tokens at = 0;     ///< of the first, in the block
 };
 
+/// What of the two strands the first tokens of a sequence fill.
+struct LayoutExtent {
+  Tokens own_tokens = 0;
+  Tokens own_blocks = 0, visual_blocks = 0;
+  Tokens last_visual_tokens = 0;  ///< in the last visual block: of its page when it is full
+
+  Tokens blocks(Strand strand) const { return strand == Strand::own ? own_blocks : visual_blocks; }
+};
+
 class TokenLayout {
  public:
   /// Pages of visual blocks have a multiple of 64 tokens. With `promote_first` the first token of
@@ -36,6 +45,7 @@ class TokenLayout {
   void for_each_piece(Tokens begin, Tokens end, Use&& use) const;
 
   /// Of the first `tokens` tokens.
+  LayoutExtent extent(Tokens tokens) const;
   Tokens own_tokens(Tokens tokens) const;
   Tokens visual_blocks(Tokens tokens) const;
   Tokens visual_tokens_of(Tokens tokens) const;
@@ -53,11 +63,14 @@ class TokenLayout {
   Tokens visual_tokens(Tokens block) const;
   /// A bit a token of a visual block's page: kept elsewhere, or behind the end of the image.
   std::vector<std::uint64_t> hidden(Tokens block) const;
+  /// Whether a block has a token that must not be compressed.
+  bool holds_high(Strand strand, Tokens block) const;
 
  private:
   struct Span {
     Tokens begin = 0, end = 0;
     bool visual = false;
+    bool high = false;       // never compressed
     Tokens own_begin = 0;    // of its first own token
     Tokens first_block = 0;  // visual
   };
@@ -81,7 +94,9 @@ void TokenLayout::for_each_piece(Tokens begin, Tokens end, Use&& use) const {
       token += now, index += now, tokens -= now;
     }
   };
-  for (const Span& span : spans_) {
+  for (auto at = &span_of(begin); at != spans_.data() + spans_.size(); ++at) {
+    const Span& span = *at;
+    if (span.begin >= end) break;
     const Tokens from = std::max(begin, span.begin), to = std::min(end, span.end);
     if (from >= to) continue;
     const Tokens index = from - span.begin;

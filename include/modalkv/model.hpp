@@ -62,6 +62,16 @@ struct ModelGeometry {
   VisionEncoder vision{};
 };
 
+/// What each of `ranks` tensor-parallel ranks holds and computes: its share of heads, FFN and
+/// vocabulary.
+inline ModelGeometry rank_share(ModelGeometry model, int ranks) {
+  model.q_heads = std::max(1, model.q_heads / ranks);
+  model.kv_heads = std::max(1, model.kv_heads / ranks);
+  model.ffn = std::max(1, model.ffn / ranks);
+  model.vocabulary = std::max(1, model.vocabulary / ranks);
+  return model;
+}
+
 /// KV bytes of one token in one layer, all KV heads.
 constexpr Bytes kv_bytes_per_token_layer(const ModelGeometry& model, const KvFormat& format) {
   return model.kv_heads * token_head_bytes(format, model.head_dim);

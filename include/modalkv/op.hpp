@@ -123,7 +123,7 @@ struct Decode {
 struct Attend {
   Address queries;
   Address pages;  ///< the part of a space in which all listed pages lie; all of it counts as read
-  Address page_table;  ///< a 64-bit offset into the space of `pages` for each page, in order
+  Address page_table;  ///< a 64-bit offset into `pages` for each page, in order
   Address partials;
   PageShape shape{};
   Tokens tokens = 0;

@@ -15,6 +15,7 @@
 #include <string>
 
 #include "modalkv/error.hpp"
+#include "modalkv/event.hpp"
 #include "modalkv/hardware.hpp"
 #include "modalkv/model.hpp"
 #include "modalkv/op.hpp"
@@ -34,7 +35,9 @@ struct RuntimeConfig {
   std::int32_t window = 0;                  ///< of sliding-window attention; 0: all is visible
   PrecisionPolicy policy{};
 
-  Bytes device_bytes = kGiB;       ///< staging and partial results included
+  Bytes device_bytes = kGiB;  ///< staging and partial results included
+  /// The engine's own memory for that, which outlives the runtime; empty: it allocates.
+  std::span<std::byte> device_memory{};
   Bytes host_bytes = 4 * kGiB;     ///< grows to that in the background
   Bytes tables_bytes = 32 * kMiB;  ///< of page tables and positions in flight
   Tokens own_page_tokens = kPageTokens;
@@ -45,6 +48,10 @@ struct RuntimeConfig {
   int attention_threads = 0;         ///< on the host; 0: the cores of its memory node
   int verify_every = 64;  ///< of the streamed pages, one in so many is checked; 1: all; 0: none
   Nanos overdue_ns = 5 * kSecond;  ///< of a group of operations, then it counts as lost
+
+  /// Of a tensor-parallel group this rank holds `kv_heads` of the model's. Ranks with the same
+  /// configuration and the same calls make the same plans.
+  int tensor_parallel_ranks = 1;
 };
 
 /// Names a sequence until it is released; then it names nothing.
@@ -59,7 +66,6 @@ struct SequenceId {
 /// They must stay until the next event of a step that attends to them.
 struct AppendRequest {
   SequenceId sequence{};
-  int layer = 0;
   Tokens tokens = 0;
   Address keys{}, values{};
 };
@@ -136,18 +142,42 @@ class Runtime {
   /// segment without tokens.
   std::optional<SequenceId> begin(std::span<const Segment> prompt);
 
-  /// Takes K and V of the next tokens, encodes where the plan says so. All layers are given the
-  /// same chunks, and the new pages of a chunk in all layers must fit the device at once: nothing
-  /// of them moves before the last layer has them.
-  ///   ok        an event will follow only where this fails: `lost`
+  /// Whether a sequence of this prompt and so many tokens more would fit beside what runs and what
+  /// is reserved. Changes nothing.
+  bool can_admit(std::span<const Segment> prompt, Tokens new_tokens) const;
+  /// Keeps device memory for the sequence's next tokens, until they are appended or another
+  /// `reserve` replaces it: other sequences find no room there. `no_space`: there is not so much,
+  /// and nothing was reserved.
+  Status reserve(SequenceId sequence, Tokens tokens);
+
+  /// Takes K and V of the next tokens of a batch of sequences, each once, when all of `after` have
+  /// happened; encodes where the plan says so. All of them or none. All layers are given the same
+  /// chunks, and the new pages of a chunk in all layers must fit the device at once: nothing of
+  /// them moves before the last layer has them.
+  ///   ok        an event will follow only where this fails: `lost`, for each sequence
   ///   busy      no room now
   ///   no_space  no memory, and nothing that could be moved
   ///   rejected  unknown or paused sequence, lost KV, wrong sizes
-  Status append(const AppendRequest& request);
+  Status append(std::span<const AppendRequest> batch, int layer,
+                std::span<const EngineEvent> after = {});
 
-  /// Attention of a batch at a layer, over all KV appended there. `rejected` too where partial
-  /// results or tables can never fit the memory set aside for them: split the batch.
-  Attended attend(std::span<const AttendRequest> batch, int layer);
+  /// Attention of a batch at a layer, over all KV appended there, once all of `after` have
+  /// happened; raises `done`, if it has a word, when the outputs are written or never will be.
+  /// `rejected` too where partial results or tables can never fit the memory set aside for them:
+  /// split the batch.
+  Attended attend(std::span<const AttendRequest> batch, int layer,
+                  std::span<const EngineEvent> after = {}, EngineEvent done = {});
+  /// The same for an engine that keeps some KV itself: every query sees all KV that the runtime
+  /// holds of its sequence at that layer, whatever its position, and `log_sum_exp` says with which
+  /// weight the output merges with the engine's own.
+  Attended attend_partial(std::span<const AttendRequest> batch, int layer,
+                          std::span<const EngineEvent> after = {}, EngineEvent done = {});
+  /// The step's event will say `cancelled`, once nothing touches its memory any more. False: it has
+  /// none to come.
+  bool cancel(std::uint64_t step);
+  /// Begins to bring to the device what a step of this batch will stream first. A hint: what the
+  /// step does not want after all is wasted, and counted.
+  Status prefetch(std::span<const SequenceId> batch);
 
   /// Between two steps: KV that no other running sequence uses goes to the host, as room permits.
   Status pause(SequenceId sequence);

@@ -34,10 +34,17 @@ struct ContentId {
   friend constexpr auto operator<=>(const ContentId&, const ContentId&) = default;
 };
 
+/// How little precision may do for a segment's KV.
+enum class PrecisionFloor : std::uint8_t {
+  policy,  ///< as the policy permits
+  high,    ///< never compressed
+};
+
 struct Segment {
   TokenClass token_class = TokenClass::text;
   Tokens tokens = 0;
   ContentId content{};
+  PrecisionFloor floor = PrecisionFloor::policy;
 
   friend constexpr bool operator==(const Segment&, const Segment&) = default;
 };

@@ -102,7 +102,6 @@ TEST(Effects, AttendAndScoreSeeKeysWithTheirBias) {
     pages.insert(pages.end(), page.begin(), page.end());
   }
   attend.pages = space.put(pages);
-  for (Bytes& offset : offsets) offset += attend.pages.offset;
   attend.page_table = space.put(offsets);
   attend.partials = space.room(partial_bytes(4, 64));
   attend.key_bias = {

@@ -49,7 +49,7 @@ TEST(CheckingDevice, OfAListOfPagesThoseInItsTableAreRead) {
   const PageShape shape{16, 1, 64};
   const Bytes page = page_bytes(shape);
   Memory memory(checked.device, 8 * page);
-  const std::int64_t listed[] = {4 * page, 2 * page};
+  const std::int64_t listed[] = {3 * page, 1 * page};
   std::memcpy(memory.bytes().data(), listed, sizeof(listed));
   Attend attend{};
   attend.queries = memory.at(256, 64 * 2);

@@ -302,7 +302,7 @@ TYPED_TEST(DeviceConformance, AChainOfEncodeCopyAttendMergeAndScore) {
   for (int i = 0; i < 2 * kPages; ++i) random_rows(kv(i));
   random_rows(queries);
   for (int i = 0; i < kPages; ++i) {
-    const Bytes offset = staged(i).offset;
+    const Bytes offset = i * page;
     std::memcpy(gpu.bytes().data() + table.offset + 8 * i, &offset, 8);
   }
   std::vector<Op> encodes, out, back;

@@ -30,8 +30,8 @@ class AttendSpace {
     op_.pages = place(nullptr, pages * page);
     std::vector<Bytes> offsets;
     for (Bytes i = 0; i < pages; ++i) {
-      offsets.push_back(op_.pages.offset + (pages - 1 - i) * page);
-      std::memcpy(&bytes_[static_cast<std::size_t>(offsets.back())],
+      offsets.push_back((pages - 1 - i) * page);
+      std::memcpy(&bytes_[static_cast<std::size_t>(op_.pages.offset + offsets.back())],
                   list.pages[static_cast<std::size_t>(i)].data(), static_cast<std::size_t>(page));
     }
     op_.page_table = place(offsets);

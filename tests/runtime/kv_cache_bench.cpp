@@ -61,8 +61,9 @@ void step(benchmark::State& state) {
   NullDevice device;
   std::vector<std::byte> tables(static_cast<std::size_t>(64 * kMiB));
   const std::span device_memory = nowhere(256 * kGiB), host_memory = nowhere(256 * kGiB);
-  KvCache cache(device, config, {device_memory, host_memory, tables});
-  cache.grow_host(256 * kGiB);
+  KvCache cache(device, config,
+                {.device = device_memory, .hosts = {{host_memory}}, .tables = tables});
+  cache.grow_host(0, 256 * kGiB);
   Placement placement;
   for (Shares& shares : placement.shares)
     shares[static_cast<std::size_t>(streamed ? Action::streamed_low : Action::resident_low)] = 1;
@@ -73,17 +74,18 @@ void step(benchmark::State& state) {
   for (int i = 0; i < batch; ++i) {
     requests.push_back({*cache.begin(prompt), 1, rows(1), rows(1)});
     for (int layer = 0; layer < kLayers; ++layer)
-      if (cache.append({requests.back().sequence, layer, 16'400, rows(16'400), rows(16'400)}) !=
-          Status::ok)
+      if (const AppendRequest request{requests.back().sequence, 16'400, rows(16'400), rows(16'400)};
+          cache.append({&request, 1}, layer) != Status::ok)
         return state.SkipWithError("the prompt does not fit");
     while (cache.poll(0)) {
     }
   }
+  std::vector<AppendRequest> appends;
+  for (const AttendRequest& request : requests)
+    appends.push_back({request.sequence, 1, rows(1), rows(1)});
   int layer = 0;
   for (auto _ : state) {
-    for (const AttendRequest& request : requests)
-      if (cache.append({request.sequence, layer, 1, rows(1), rows(1)}) != Status::ok)
-        return state.SkipWithError("no room to append");
+    if (cache.append(appends, layer) != Status::ok) return state.SkipWithError("no room to append");
     const Attended attended = cache.attend(requests, layer);
     if (attended.status != Status::ok) return state.SkipWithError("no room to attend");
     benchmark::DoNotOptimize(cache.wait(attended.step, 0));

@@ -6,6 +6,7 @@
 #include <deque>
 #include <fstream>
 #include <numeric>
+#include <set>
 
 #include "tests/runtime/history_worlds.hpp"
 
@@ -152,35 +153,57 @@ TEST(Shrink, FindsTheFewElementsThatMatter) {
 // Bugs planted between the cache and the checker.
 class Careless final : public ForwardingDevice {
  public:
-  enum class Bug : std::uint8_t { none, forgets_events, ends_early, spoils_third_copy };
+  enum class Bug : std::uint8_t {
+    none,
+    forgets_events,
+    ends_early,  // copies to the host, before they have ended
+    spoils_third_copy,
+    skips_copies,  // what lay there before stays: another block's page, whole
+    swaps_copies,  // of two layers
+  };
   Careless(Device& inner, Bug bug) : ForwardingDevice(inner), bug_(bug) {}
 
   Submitted submit(QueueId queue, std::span<const Op> ops, std::span<const Ticket> after) override {
     std::vector<Op> done(ops.begin(), ops.end());
-    if (bug_ == Bug::spoils_third_copy && queues()[queue.index].kind == QueueKind::d2h &&
-        !ops.empty() && ++copies_ == 3) {
-      Address last = std::get<Copy>(ops.back()).to;
-      last.offset += last.bytes / 2, last.bytes = 1;
-      done.push_back(Fill{last, 0x5e});
-    }
+    const bool to_host = queues()[queue.index].kind == QueueKind::d2h && !ops.empty();
+    if (to_host) spoil(done);
     const Submitted submitted =
         inner_.submit(queue, done, bug_ == Bug::forgets_events ? std::span<const Ticket>{} : after);
-    if (bug_ == Bug::ends_early && submitted.status == Status::ok)
+    if (bug_ == Bug::ends_early && to_host && submitted.status == Status::ok)
       early_.push_back({submitted.ticket, Status::ok, now()});
     return submitted;
   }
   std::optional<Completion> next_completion(Nanos timeout_ns) override {
-    if (bug_ != Bug::ends_early) return inner_.next_completion(timeout_ns);
-    if (early_.empty()) return inner_.next_completion(0), std::nullopt;
+    if (early_.empty()) {
+      auto completion = inner_.next_completion(timeout_ns);
+      while (completion && told_.erase(completion->ticket.id) > 0)
+        completion = inner_.next_completion(timeout_ns);
+      return completion;
+    }
     const Completion completion = early_.front();
     early_.pop_front();
+    told_.insert(completion.ticket.id);
     return completion;
   }
 
  private:
+  void spoil(std::vector<Op>& copies) {
+    if (bug_ == Bug::spoils_third_copy && ++copies_ == 3) {
+      Address last = std::get<Copy>(copies.back()).to;
+      last.offset += last.bytes / 2, last.bytes = 1;
+      copies.push_back(Fill{last, 0x5e});
+    }
+    // Of pages, not of queries.
+    const bool of_pages = std::get<Copy>(copies.front()).to.bytes > 4 * kKiB;
+    if (bug_ == Bug::skips_copies && of_pages) copies.clear();
+    if (bug_ == Bug::swaps_copies && of_pages && copies.size() > 1)
+      std::swap(std::get<Copy>(copies[0]).to, std::get<Copy>(copies[1]).to);
+  }
+
   Bug bug_;
   int copies_ = 0;
   std::deque<Completion> early_;
+  std::set<std::uint64_t> told_;
 };
 
 HistoryResult replay_with(Careless::Bug bug, std::uint64_t seed,
@@ -197,6 +220,10 @@ struct Planted {
   Careless::Bug bug;
   const char* found_as;
 };
+
+void PrintTo(const Planted& planted, std::ostream* out) {
+  *out << planted.name;
+}
 
 class PlantedBug : public testing::TestWithParam<Planted> {};
 
@@ -221,7 +248,9 @@ INSTANTIATE_TEST_SUITE_P(
     KvCache, PlantedBug,
     testing::Values(Planted{"AForgottenEvent", Careless::Bug::forgets_events, "are not ordered"},
                     Planted{"ASlotUsedAgainTooEarly", Careless::Bug::ends_early, "are not ordered"},
-                    Planted{"ASpoiledCopy", Careless::Bug::spoils_third_copy, "checksum"}),
+                    Planted{"ASpoiledCopy", Careless::Bug::spoils_third_copy, "checksum"},
+                    Planted{"AStalePage", Careless::Bug::skips_copies, "checksum"},
+                    Planted{"SwappedPages", Careless::Bug::swaps_copies, "checksum"}),
     [](const auto& test) { return std::string(test.param.name); });
 
 }  // namespace

@@ -20,7 +20,7 @@ class Streaming {
     Placement placement;
     for (Shares& shares : placement.shares)
       shares[static_cast<std::size_t>(Action::streamed_low)] = 1;
-    cache_.grow_host(4 * kMiB);
+    cache_.grow_host(0, 4 * kMiB);
     cache_.set_placement(placement);
     const Segment prompt[] = {{TokenClass::image, 128}, {TokenClass::text, 4}};
     sequence_ = *cache_.begin(prompt);
@@ -38,7 +38,8 @@ class Streaming {
 
   Status append(Tokens tokens, int layer) {
     const Address rows{space_, 0, tokens * 2 * 32 * 2};
-    return cache_.append({sequence_, layer, tokens, rows, rows});
+    const AppendRequest request{sequence_, tokens, rows, rows};
+    return cache_.append({&request, 1}, layer);
   }
   Status append_everywhere(Tokens tokens) {
     for (int layer = 0; layer < 3; ++layer)
@@ -63,7 +64,9 @@ class Streaming {
   Checked<Host> world_;
   std::vector<std::byte> device_ = std::vector<std::byte>(static_cast<std::size_t>(4 * kMiB)),
                          host_ = device_, tables_ = device_, engine_ = device_;
-  KvCache cache_{world_.device, history_config({}), {device_, host_, tables_}};
+  KvCache cache_{world_.device,
+                 history_config({}),
+                 {.device = device_, .hosts = {{host_}}, .tables = tables_}};
   SequenceId sequence_{};
   SpaceId space_{};
 };
@@ -160,7 +163,8 @@ TEST(KvCache, SaysWhatItsMemoryIsTooSmallFor) {
   Host world;
   std::vector<std::byte> small(static_cast<std::size_t>(64 * kKiB));
   try {
-    KvCache cache(world.device, history_config({}), {small, small, small});
+    KvCache cache(world.device, history_config({}),
+                  {.device = small, .hosts = {{small}}, .tables = small});
     FAIL();
   } catch (const Error& error) {
     EXPECT_STREQ(error.what(), "KV cache: 65536 bytes are too few, the staging slots need 122880");

@@ -14,7 +14,6 @@
 #include "kernels/number.hpp"
 #include "runtime/kv_cache.hpp"
 #include "tests/runtime/engine_actions.hpp"
-#include "tests/runtime/engine_calls.hpp"
 
 namespace modalkv {
 
@@ -46,12 +45,15 @@ inline RuntimeConfig history_config(const HistoryOptions& options) {
   return config;
 }
 
-/// Outlives the device of a history.
+/// Outlives the device of a history. The host's may be replaced.
 struct HistoryMemory {
-  std::vector<std::byte> device = std::vector<std::byte>(3 * kMiB + 300 * kKiB),
-                         host = std::vector<std::byte>(4 * kMiB),
-                         tables = std::vector<std::byte>(2 * kMiB),
-                         engine = std::vector<std::byte>(24 * kMiB);
+  explicit HistoryMemory(Bytes device_bytes = 3 * kMiB + 300 * kKiB, Bytes host_bytes = 4 * kMiB)
+      : device(static_cast<std::size_t>(device_bytes)),
+        own_host(static_cast<std::size_t>(host_bytes)) {}
+
+  std::vector<std::byte> device, own_host, tables = std::vector<std::byte>(2 * kMiB),
+                                           engine = std::vector<std::byte>(24 * kMiB);
+  std::span<std::byte> host{own_host};
 };
 
 /// What came of a history.
@@ -67,8 +69,9 @@ class History {
       : options_(options),
         config_(history_config(options)),
         engine_(memory.engine),
-        cache_(device, config_, {memory.device, memory.host, memory.tables}) {
-    cache_.grow_host(static_cast<Bytes>(memory.host.size()));
+        cache_(device, config_,
+               {.device = memory.device, .hosts = {{memory.host}}, .tables = memory.tables}) {
+    cache_.grow_host(0, static_cast<Bytes>(memory.host.size()));
     engine_space_ = device
                         .register_space({SpaceInfo::Kind::device,
                                          static_cast<Bytes>(engine_.size()), engine_.data()})
@@ -220,6 +223,7 @@ class History {
   // A step of all layers: each sequence of the batch gets its next tokens.
   void step(const std::map<std::uint64_t, Tokens>& chunks) {
     if (engine_used_ > static_cast<Bytes>(engine_.size()) / 2) drain();
+    if (cache_.settled() && expected_.empty()) engine_used_ = 0;
     std::map<std::uint64_t, std::size_t> before;
     std::vector<std::uint64_t> batch;
     for (const auto& [key, most] : chunks) {
@@ -231,11 +235,18 @@ class History {
       for (Tokens t = 0; t < chunk; ++t) sequence.tokens.push_back(next_number_++);
     }
     for (int layer = 0; layer < config_.layers && !batch.empty(); ++layer) {
-      std::erase_if(batch, [&](std::uint64_t key) {
-        if (append(sequences_[key], before[key], layer)) return false;
-        undo(key, before[key]);
-        return true;
-      });
+      std::map<std::uint64_t, AppendRequest> rows;
+      std::vector<AppendRequest> all;
+      for (const std::uint64_t key : batch)
+        all.push_back(rows[key] = rows_of(sequences_[key], before[key], layer));
+      // All at once or, where that finds no room, one by one: those that do not fit leave the
+      // batch.
+      if (!append(all, layer))
+        std::erase_if(batch, [&](std::uint64_t key) {
+          if (append({&rows[key], 1}, layer)) return false;
+          undo(key, before[key]);
+          return true;
+        });
       if (!batch.empty() && !attend(batch, before, layer)) {
         for (const std::uint64_t key : batch) undo(key, before[key]);
         return;
@@ -288,19 +299,22 @@ class History {
     return static_cast<float>(hash % 16) * 0.25f - 2.0f;
   }
 
-  bool append(const Modelled& sequence, std::size_t from, int layer) {
+  AppendRequest rows_of(const Modelled& sequence, std::size_t from, int layer) {
     const auto tokens = static_cast<Tokens>(sequence.tokens.size() - from);
     const Bytes bytes = tokens * config_.kv_heads * config_.head_dim * 2;
-    const Address keys = engine_room(bytes), values = engine_room(bytes);
+    const AppendRequest request{sequence.id, tokens, engine_room(bytes), engine_room(bytes)};
     for (const bool in_values : {false, true}) {
-      auto* row = engine<std::uint16_t>(in_values ? values : keys);
+      auto* row = engine<std::uint16_t>(in_values ? request.values : request.keys);
       for (std::size_t t = from; t < sequence.tokens.size(); ++t)
         for (int head = 0; head < config_.kv_heads; ++head)
           for (int dim = 0; dim < config_.head_dim; ++dim)
             *row++ = to_fp16(element(sequence.tokens[t], layer, in_values, head, dim));
     }
-    const Status status =
-        retry([&] { return append_rows(cache_, sequence.id, layer, tokens, keys, values); });
+    return request;
+  }
+
+  bool append(std::span<const AppendRequest> batch, int layer) {
+    const Status status = retry([&] { return cache_.append(batch, layer); });
     require_ok(status, "append", true);  // what was lost meanwhile is rejected
     return status == Status::ok;
   }
@@ -382,9 +396,7 @@ class History {
   void drain() {
     for (int polls = 0; polls < 20000; ++polls) {
       if (take_event(5 * kMillisecond)) continue;
-      if (!cache_.settled() || !expected_.empty()) continue;
-      engine_used_ = 0;
-      return;
+      if (cache_.settled() && expected_.empty()) return;
     }
     require(false, "it never settles");
   }

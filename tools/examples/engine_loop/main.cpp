@@ -134,8 +134,9 @@ class Engine {
       }
       const auto tokens = static_cast<Tokens>(count);
       check(when_there_is_room([&] {
-              return runtime_.append({sequence, l, tokens, address(keys, count * kKvRow),
-                                      address(values, count * kKvRow)});
+              const modalkv::AppendRequest request{sequence, tokens, address(keys, count * kKvRow),
+                                                   address(values, count * kKvRow)};
+              return runtime_.append({&request, 1}, l);
             }),
             "append");
       const modalkv::AttendRequest request{sequence, tokens, address(queries, count * kQueryRow),
