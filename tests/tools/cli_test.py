@@ -419,6 +419,21 @@ class Bench(Cli):
         self.assertEqual(report["bytes_per_run"], 4 * 1000 * 130 * 4)
         self.assertLess(report["measured_error"], 1e-5)
 
+    THREAD_COST = {"batch", "kv", "pages_a_sequence", "layers", "kv_heads", "median_us", "p10_us",
+                   "p90_us", "min_us", "append_us", "attend_us", "poll_us", "goal_us"}
+
+    def test_step(self):
+        report = self.bench("step", "--quick", "--pages", 3)
+        self.assertEqual([(cost["batch"], cost["kv"]) for cost in report["thread_cost"]],
+                         [(1, "resident"), (1, "streamed"), (32, "resident"), (32, "streamed")])
+        for cost in report["thread_cost"]:
+            self.assertEqual(set(cost), self.THREAD_COST)
+            self.assertEqual(cost["pages_a_sequence"], 4)
+            self.assertLessEqual(cost["p10_us"], cost["median_us"])
+            self.assertLessEqual(cost["median_us"], cost["p90_us"])
+            for key in ("min_us", "append_us", "attend_us", "poll_us"):
+                self.assertGreater(cost[key], 0, key)
+
     def test_the_table_holds_every_figure_of_the_json(self):
         table = self.modalkv("bench", "merge", "--runs", 1)
         self.assertEqual((table.returncode, table.stderr), (0, ""))

@@ -9,6 +9,7 @@
 #include "tools/bench/attention_case.hpp"
 #include "tools/bench/encode_case.hpp"
 #include "tools/bench/merge_case.hpp"
+#include "tools/bench/step_case.hpp"
 #include "tools/commands/real_range.hpp"
 
 namespace modalkv {
@@ -40,7 +41,8 @@ NumberFormat input_named(const std::string& name) {
 struct Output {
   bool json = false;
 
-  void print(const BenchReport& report) const {
+  template <typename Report>
+  void print(const Report& report) const {
     fmt::print("{}", json ? report.json().dump(2) + "\n" : report.table());
   }
 };
@@ -168,15 +170,37 @@ void add_merge(CLI::App& bench, const std::string& command_line) {
   });
 }
 
+void add_step(CLI::App& bench, const std::string& command_line) {
+  struct Arguments {
+    StepCase options;
+    Output output;
+  };
+  auto arguments = std::make_shared<Arguments>();
+  StepCase& options = arguments->options;
+  CLI::App* command = bench.add_subcommand("step", "Decode steps of the linked runtime");
+  command
+      ->add_option("--pages", options.thread_cost.pages,
+                   "pages of 64 image tokens of a sequence, on a device that does nothing")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  command->add_flag("--quick", options.quick, "a few seconds, for a first look");
+  command->add_flag("--json", arguments->output.json, "print JSON");
+  command->callback([arguments, command_line] {
+    arguments->output.print(bench_step(arguments->options, command_line));
+  });
+}
+
 }  // namespace
 
 void add_bench_command(CLI::App& app, std::string command_line) {
   CLI::App* bench = app.add_subcommand(
-      "bench", "Measure the kernels on this machine, beside what it can do at best");
+      "bench",
+      "Measure the kernels and the linked runtime on this machine, beside what it can do at best");
   bench->require_subcommand(1);
   add_attention(*bench, command_line);
   add_encode(*bench, command_line);
   add_merge(*bench, command_line);
+  add_step(*bench, command_line);
 }
 
 }  // namespace modalkv
