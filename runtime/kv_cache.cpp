@@ -78,11 +78,18 @@ Bytes device_slab_bytes(const RuntimeConfig& config, Bytes pool_bytes) {
                   kPageAlignmentBytes);
 }
 
-// The same for each layer. A power of two: a slab then lies within a chunk of pinned memory.
-Bytes host_slab_bytes(const RuntimeConfig& config, Bytes pool_bytes) {
-  const Bytes share = std::min(pool_bytes / (16 * config.layers), 8 * kMiB);
-  return static_cast<Bytes>(
+// The same for each layer. A power of two: a whole number of slabs is a chunk of pinned memory.
+Bytes host_slab_bytes(const RuntimeConfig& config, Bytes pool_bytes, Bytes chunk_bytes) {
+  const Bytes most = chunk_bytes > 0 ? std::min(chunk_bytes, 8 * kMiB) : 8 * kMiB;
+  const Bytes share =
+      std::clamp(pool_bytes / (16 * config.layers), Bytes{1}, std::max(most / 2, Bytes{1}));
+  const auto bytes = static_cast<Bytes>(
       std::bit_ceil(static_cast<std::uint64_t>(std::max(share, largest_page_bytes(config)))));
+  if (chunk_bytes > 0 && chunk_bytes < pool_bytes && chunk_bytes % bytes != 0)
+    throw Error(
+        fmt::format("KV cache: chunks of host memory must be a multiple of {} bytes, not {}", bytes,
+                    chunk_bytes));
+  return bytes;
 }
 
 // Checks what a user may get wrong.
@@ -132,10 +139,10 @@ KvCache::KvCache(Device& device, const RuntimeConfig& config, const KvCacheMemor
   for (std::size_t i = 0; i < memory.hosts.size(); ++i) {
     const Address& pages = areas_.host_pages[i];
     // A layer's pages are read together: they have a lane.
-    hosts_.push_back({PagePool(pages, page_sizes(config_), host_slab_bytes(config_, pages.bytes),
-                               config_.layers),
-                      queue(device, QueueKind::host, memory.hosts[i].numa_node),
-                      memory.hosts[i].memory.data()});
+    hosts_.push_back(
+        {PagePool(pages, page_sizes(config_),
+                  host_slab_bytes(config_, pages.bytes, host_chunk_bytes_), config_.layers),
+         queue(device, QueueKind::host, memory.hosts[i].numa_node), memory.hosts[i].memory.data()});
   }
   set_up_pages();
   for (Shares& shares : targets_) shares[static_cast<std::size_t>(Action::resident_high)] = 1;

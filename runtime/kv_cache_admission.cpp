@@ -5,33 +5,38 @@
 
 namespace modalkv {
 
-// Of the pages that hold the tokens [begin, end) and no token before them. `compact`: as small and
-// as far from the device as the policy permits, else as they are made.
-Bytes KvCache::pages_bytes(const TokenLayout& layout, Tokens begin, Tokens end,
-                           bool compact) const {
+// Of the pages that hold the tokens [begin, end) and no token before them, with their share of what
+// a slab leaves over. `compact`: as small as the policy permits, else as they are made.
+Bytes KvCache::room_for(const TokenLayout& layout, Tokens begin, Tokens end, bool compact) const {
+  const LayoutExtent from = layout.extent(begin), to = layout.extent(end);
   Bytes bytes = 0;
-  for (const Strand strand : {Strand::own, Strand::visual}) {
-    const bool own = strand == Strand::own;
-    const auto blocks = [&](Tokens tokens) {
-      return own ? divide_up(layout.own_tokens(tokens), config_.own_page_tokens)
-                 : layout.visual_blocks(tokens);
-    };
-    const Tokens count = blocks(end) - blocks(begin);
+  for (const Strand strand : {Strand::own, Strand::visual})
     for (const LayerKind kind : kAllLayerKinds) {
-      // Text stays in high precision within the recent window, and may stay so beyond it.
-      const bool low = compact && !own && may_be_low(strand, kind);
-      bytes += count * blocks_.layers_of(kind) * page_kind(strand, low).bytes;
+      // Text may stay in high precision.
+      const bool low = compact && strand == Strand::visual && may_be_low(strand, kind);
+      bytes += (to.blocks(strand) - from.blocks(strand)) * blocks_.layers_of(kind) *
+               room_of(page_kind(strand, low).bytes);
     }
-  }
   return bytes;
 }
 
-// Of the pages that every sequence must have on the device: those that are being filled.
+Bytes KvCache::room_of(Bytes page_bytes) const {
+  const auto share = [&](const PagePool& pool) {
+    return divide_up(pool.slots().slab_bytes(), pool.slots().slab_bytes() / page_bytes);
+  };
+  Bytes bytes = share(device_pool_);
+  for (const Host& host : hosts_) bytes = std::max(bytes, share(host.pool));
+  return bytes;
+}
+
+// What must be on the device: pages of each layer that are being filled, those of two strands for
+// the newest, and room to compress in.
 Bytes KvCache::open_bytes() const {
   const auto alive = std::count_if(sequences_.begin(), sequences_.end(),
                                    [](const Running& s) { return s.alive && !s.paused; });
-  const Bytes page = page_kind(Strand::own, false).bytes;
-  return alive * config_.layers * page;
+  return config_.layers * ((alive + 1) * room_of(page_kind(Strand::own, false).bytes) +
+                           2 * room_of(page_kind(Strand::visual, false).bytes)) +
+         reserve_bytes();
 }
 
 bool KvCache::can_admit(std::span<const Segment> prompt, Tokens new_tokens) const {
@@ -41,23 +46,20 @@ bool KvCache::can_admit(std::span<const Segment> prompt, Tokens new_tokens) cons
     tokens += segment.tokens;
   }
   if (new_tokens < 0) return false;
-  const TokenLayout layout = layout_of(prompt);
-  Bytes held_bytes = reserved_bytes_ + pages_bytes(layout, 0, tokens, true);
+  Bytes held_bytes = reserved_bytes_ + room_for(layout_of(prompt), 0, tokens, true);
   for (const Running& sequence : sequences_)
     if (sequence.alive)
-      held_bytes += pages_bytes(*sequence.layout, 0, sequence.appended.front(), true);
-  // A slab of each size may be held for a few pages.
-  const auto usable = [](const PagePool& pool) {
-    return std::max(pool.capacity_bytes() - static_cast<Bytes>(4) * pool.slots().slab_bytes(),
-                    Bytes{0});
+      held_bytes += room_for(*sequence.layout, 0, sequence.appended.front(), true);
+  // A slab of each size, and lane, may be held for a few pages.
+  const auto usable = [](const PagePool& pool, Bytes slabs) {
+    return std::max(pool.capacity_bytes() - slabs * pool.slots().slab_bytes(), Bytes{0});
   };
-  const bool may_leave = config_.policy.places.streamed || config_.policy.places.cpu;
-  const Bytes device_bytes = usable(device_pool_);
-  Bytes room_bytes = device_bytes;
-  for (const Host& host : hosts_)
-    if (may_leave) room_bytes += usable(host.pool);
-  const Bytes open = open_bytes() + config_.layers * page_kind(Strand::own, false).bytes;
-  return held_bytes <= room_bytes && open + reserved_bytes_ <= device_bytes;
+  constexpr Bytes kPageSizes = 4;
+  const Bytes device_bytes = usable(device_pool_, kPageSizes);
+  Bytes room_bytes = device_bytes - reserve_bytes();
+  if (config_.policy.places.streamed || config_.policy.places.cpu)
+    for (const Host& host : hosts_) room_bytes += usable(host.pool, kPageSizes * config_.layers);
+  return held_bytes <= room_bytes && open_bytes() + reserved_bytes_ <= device_bytes;
 }
 
 Status KvCache::reserve(SequenceId id, Tokens tokens) {
@@ -66,15 +68,13 @@ Status KvCache::reserve(SequenceId id, Tokens tokens) {
     return Status::rejected;
   progress();
   const Tokens begin = sequence->appended.front();
-  const Bytes bytes = pages_bytes(*sequence->layout, begin, begin + tokens, false);
+  const Bytes bytes = room_for(*sequence->layout, begin, begin + tokens, false);
   const Bytes others = reserved_bytes_ - sequence->reserved_bytes;
-  // Whole slabs, as pages of one size cannot use what is left in another's.
-  const Bytes wanted = bytes == 0 ? 0 : others + bytes + device_pool_.slots().slab_bytes();
-  if (wanted > device_pool_.slots().free_bytes()) {
-    const Status status =
-        wanted > device_pool_.capacity_bytes() ? Status::no_space : make_room(wanted);
-    return no_room(status);
-  }
+  const Bytes slab_bytes = device_pool_.slots().slab_bytes();
+  // Whole slabs: pages of one size cannot use what is left in another's.
+  const Bytes wanted = bytes == 0 ? 0 : others + bytes + 2 * slab_bytes;
+  if (wanted > device_pool_.slots().free_bytes())
+    return no_room(wanted > device_pool_.capacity_bytes() ? Status::no_space : make_room(wanted));
   set_reserved(*sequence, bytes);
   sequence->reserved_until = begin + tokens;
   return Status::ok;

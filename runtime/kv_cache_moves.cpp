@@ -257,9 +257,8 @@ void KvCache::add_compression(const Block& block, const PageSlots& page, const C
 Status KvCache::take_device(Bytes bytes, Running& sequence, Address& slot) {
   const SlabAllocator& slots = device_pool_.slots();
   const Bytes others = reserved_bytes_ - sequence.reserved_bytes;
-  if (others > 0 && slots.free_bytes() < others + slots.slab_bytes())
-    if (const Status status = make_room(others + slots.slab_bytes()); status != Status::ok)
-      return status;
+  if (others > 0 && slots.free_bytes() < others + 2 * slots.slab_bytes())
+    return make_room(others + 2 * slots.slab_bytes());
   const Bytes reserve = reserve_bytes();
   if (reserve > 0 && slots.free_bytes() < reserve + slots.slab_bytes() &&
       make_room(reserve + slots.slab_bytes()) == Status::busy)
@@ -268,7 +267,7 @@ Status KvCache::take_device(Bytes bytes, Running& sequence, Address& slot) {
   const auto taken = device_pool_.take(bytes);
   if (!taken) return make_room(bytes);
   slot = *taken;
-  set_reserved(sequence, std::max(sequence.reserved_bytes - bytes, Bytes{0}));
+  set_reserved(sequence, std::max(sequence.reserved_bytes - room_of(bytes), Bytes{0}));
   return Status::ok;
 }
 

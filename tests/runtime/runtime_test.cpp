@@ -3,8 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
+#include <atomic>
 #include <cmath>
+#include <string>
 #include <vector>
 
 #include "kernels/number.hpp"
@@ -145,6 +148,63 @@ TEST(Runtime, AfterAPauseTheAnswerIsTheSame) {
   EXPECT_GT(runtime.counters().arrived_bytes, 0);
   expect_near(engine.attend(0), before);
   EXPECT_NE(runtime.describe().find("200 tokens"), std::string::npos) << runtime.describe();
+}
+
+// Whatever a rank's pools have grown to by now.
+TEST(Runtime, RanksOfAGroupMakeTheSamePlan) {
+  RuntimeConfig config = small_config();
+  config.kv_heads = 1, config.query_heads = 2;
+  config.tensor_parallel_ranks = 2;
+  config.device_bytes = config.partials_bytes + 2 * config.staging_slot_bytes + 200 * kKiB;
+  std::vector<std::string> plans;
+  for (int rank = 0; rank < 2; ++rank) {
+    Runtime runtime(config);
+    for (int i = 0; i < 2; ++i) ASSERT_TRUE(runtime.begin(kPrompt).has_value());
+    const auto plan = runtime.replan(small_model(), sample_hardware());
+    ASSERT_TRUE(plan.has_value());
+    plans.push_back(plan->reason + std::to_string(plan->layers[0][Action::resident_high].tokens) +
+                    std::to_string(plan->step_ns));
+  }
+  EXPECT_EQ(plans[0], plans[1]);
+  const ModelGeometry share = rank_share(small_model(), 2);
+  EXPECT_EQ(share.kv_heads, 1);
+  EXPECT_EQ(share.q_heads, 2);
+}
+
+TEST(Runtime, WaitsForTheEnginesEvents) {
+  Runtime runtime(small_config());
+  std::vector<std::uint16_t> rows(8 * 2 * 64), outputs(4 * 64);
+  runtime.register_memory(std::as_writable_bytes(std::span(rows)));
+  runtime.register_memory(std::as_writable_bytes(std::span(outputs)));
+  const SequenceId sequence = runtime.begin(kPrompt).value();
+  const Address all = runtime.address(rows.data(), 8 * 2 * 64 * 2);
+  const AppendRequest append{sequence, 8, all, all};
+  std::atomic<std::uint64_t> written{0}, done{0};
+  const EngineEvent nowhere{};
+  EXPECT_EQ(runtime.append({&append, 1}, 0, {&nowhere, 1}), Status::rejected);
+  const EngineEvent when_written{&written, 1};
+  ASSERT_EQ(runtime.append({&append, 1}, 0, {&when_written, 1}), Status::ok);
+  const AttendRequest attend{sequence, 1, runtime.address(rows.data(), 4 * 64 * 2),
+                             runtime.address(outputs.data(), 4 * 64 * 2)};
+  const Attended attended =
+      runtime.attend({&attend, 1}, 0, {&when_written, 1}, EngineEvent{&done, 9});
+  ASSERT_EQ(attended.status, Status::ok);
+  EXPECT_EQ(runtime.wait(attended.step, 10 * kMillisecond), Status::timeout);
+  written = 1;
+  EXPECT_EQ(runtime.wait(attended.step, 10 * kSecond), Status::ok);
+  EXPECT_EQ(done, 9u);
+}
+
+TEST(Runtime, UsesTheEnginesDeviceMemory) {
+  RuntimeConfig config = small_config();
+  std::vector<std::byte> device(static_cast<std::size_t>(config.device_bytes), std::byte{0x5a});
+  config.device_memory = device;
+  Runtime runtime(config);
+  Engine engine(runtime);
+  engine.append(kTokens);
+  EXPECT_NE(engine.attend(0)[0], 0.0f);
+  EXPECT_NE(std::count(device.begin(), device.end(), std::byte{0x5a}),
+            static_cast<std::ptrdiff_t>(device.size()));
 }
 
 TEST(Runtime, MovesWithAllThatItHolds) {

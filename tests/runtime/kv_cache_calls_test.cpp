@@ -1,0 +1,494 @@
+// What an engine may ask of a KvCache beside appending and attending: what each call promises.
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <random>
+
+#include "kernels/number.hpp"
+#include "offload/forwarding_device.hpp"
+#include "runtime/kv_cache.hpp"
+#include "tests/offload/devices.hpp"
+
+namespace modalkv {
+namespace {
+
+constexpr int kLayers = 3, kQueryHeads = 4, kKvHeads = 2, kHeadDim = 32;
+constexpr Bytes kKvRow = kKvHeads * kHeadDim * 2, kQueryRow = kQueryHeads * kHeadDim * 2;
+
+RuntimeConfig config_of() {
+  RuntimeConfig config;
+  config.layers = kLayers;
+  config.query_heads = kQueryHeads;
+  config.kv_heads = kKvHeads;
+  config.head_dim = kHeadDim;
+  config.policy.selection = Selection::text_centric;
+  config.policy.visual_low = both(int4_token_head());
+  config.policy.window_tokens = 0;
+  config.policy.places = {true, true, true};
+  config.staging_slot_bytes = 64 * kKiB;
+  config.partials_bytes = kMiB;
+  config.verify_every = 1;
+  return config;
+}
+
+Placement all(Action high, Action low) {
+  Placement placement;
+  for (Shares& shares : placement.shares)
+    shares[static_cast<std::size_t>(
+        &shares == &placement.shares[static_cast<std::size_t>(Permission::visual_low)] ? low
+                                                                                       : high)] = 1;
+  return placement;
+}
+
+// Takes down what was submitted.
+class Recorder final : public ForwardingDevice {
+ public:
+  struct Group {
+    QueueKind queue{};
+    int numa_node = 0;
+    std::vector<Op> ops{};
+  };
+
+  explicit Recorder(Device& inner) : ForwardingDevice(inner) {}
+  Submitted submit(QueueId queue, std::span<const Op> ops, std::span<const Ticket> after) override {
+    const Submitted submitted = inner_.submit(queue, ops, after);
+    const QueueInfo& info = queues()[queue.index];
+    if (submitted.status == Status::ok)
+      groups.push_back({info.kind, info.numa_node, {ops.begin(), ops.end()}});
+    return submitted;
+  }
+
+  std::vector<Group> groups{};
+};
+
+struct Sizes {
+  Bytes device_bytes = 4 * kMiB, host_bytes = 4 * kMiB, tables_bytes = kMiB, host_chunk_bytes = 0;
+};
+
+// An engine over a cache with memory on two host nodes.
+class Engine {
+ public:
+  explicit Engine(RuntimeConfig config = config_of(), Sizes sizes = {})
+      : config_(std::move(config)),
+        device_memory_(static_cast<std::size_t>(sizes.device_bytes)),
+        tables_(static_cast<std::size_t>(sizes.tables_bytes)),
+        rows_(2 * kMiB),
+        cache_(recorder_, config_,
+               {.device = device_memory_,
+                .hosts = {{hosts_[0] =
+                               std::vector<std::byte>(static_cast<std::size_t>(sizes.host_bytes)),
+                           0},
+                          {hosts_[1] =
+                               std::vector<std::byte>(static_cast<std::size_t>(sizes.host_bytes)),
+                           1}},
+                .tables = tables_,
+                .host_chunk_bytes = sizes.host_chunk_bytes}) {
+    for (std::size_t host = 0; host < 2; ++host) cache_.grow_host(host, sizes.host_bytes);
+    space_ = recorder_
+                 .register_space(
+                     {SpaceInfo::Kind::device, static_cast<Bytes>(rows_.size()), rows_.data()})
+                 .space;
+    // Sixteen equidistant numbers, the least and the most in every vector: INT4 holds them exactly.
+    auto* element = reinterpret_cast<std::uint16_t*>(rows_.data());
+    std::mt19937 random(1);
+    for (std::size_t i = 0; i < rows_.size() / 2; ++i)
+      element[i] = to_fp16(i % kHeadDim == 0   ? -2.0f
+                           : i % kHeadDim == 1 ? 1.75f
+                                               : static_cast<float>(random() % 16) / 4 - 2);
+  }
+
+  KvCache& cache() { return cache_; }
+  Recorder& recorder() { return recorder_; }
+  SequenceId begin(std::vector<Segment> prompt) { return *cache_.begin(prompt); }
+
+  /// Rows of the engine's memory from `first` on.
+  AppendRequest rows(SequenceId sequence, Tokens first, Tokens tokens) const {
+    return {sequence,
+            tokens,
+            {space_, first * kKvRow, tokens * kKvRow},
+            {space_, kValues + first * kKvRow, tokens * kKvRow}};
+  }
+  Status append(std::span<const AppendRequest> batch, int layer,
+                std::span<const Ticket> after = {}) {
+    return patiently([&] { return cache_.append(batch, layer, after); });
+  }
+  /// All layers of a sequence's next tokens.
+  Status append(SequenceId sequence, Tokens first, Tokens tokens) {
+    const AppendRequest request = rows(sequence, first, tokens);
+    for (int layer = 0; layer < kLayers; ++layer)
+      if (const Status status = append({&request, 1}, layer); status != Status::ok) return status;
+    return Status::ok;
+  }
+  AttendRequest query(SequenceId sequence, Bytes nth = 0) const {
+    return {sequence,
+            1,
+            {space_, kQueries + nth * kQueryRow, kQueryRow},
+            {space_, kOutputs + nth * kQueryRow, kQueryRow},
+            {space_, kSums + nth * kQueryHeads * 4, kQueryHeads * 4}};
+  }
+  Status attend(SequenceId sequence, int layer, Bytes nth = 0, bool partial = false) {
+    const AttendRequest request = query(sequence, nth);
+    Attended attended;
+    const Status status = patiently([&] {
+      attended = partial ? cache_.attend_partial({&request, 1}, layer)
+                         : cache_.attend({&request, 1}, layer);
+      return attended.status;
+    });
+    return status == Status::ok ? cache_.wait(attended.step, 10 * kSecond) : status;
+  }
+  std::vector<float> output(Bytes nth = 0) const {
+    std::vector<float> all;
+    for (Bytes i = 0; i < kQueryRow; i += 2) {
+      std::uint16_t half;
+      std::memcpy(&half, rows_.data() + kOutputs + nth * kQueryRow + i, 2);
+      all.push_back(from_fp16(half));
+    }
+    return all;
+  }
+  float log_sum_exp(int head, Bytes nth = 0) const {
+    float sum;
+    std::memcpy(&sum, rows_.data() + kSums + (nth * kQueryHeads + head) * 4, 4);
+    return sum;
+  }
+  /// An element that no format can hold.
+  void spoil(Tokens row) {
+    const std::uint16_t infinite = to_fp16(std::numeric_limits<float>::infinity());
+    std::memcpy(rows_.data() + row * kKvRow, &infinite, 2);
+  }
+  std::vector<RuntimeEvent> settle() {
+    std::vector<RuntimeEvent> events;
+    for (int i = 0; i < 5000; ++i) {
+      while (const auto event = cache_.poll(kMillisecond)) events.push_back(*event);
+      if (cache_.settled()) return events;
+    }
+    ADD_FAILURE() << "it never comes to rest\n" << cache_.describe();
+    return events;
+  }
+
+ private:
+  static constexpr Bytes kValues = 512 * kKiB, kQueries = kMiB, kOutputs = kMiB + 256 * kKiB,
+                         kSums = kMiB + 512 * kKiB;
+
+  template <typename Call>
+  Status patiently(Call call) {
+    Status status = call();
+    for (int i = 0; status == Status::busy && i < 2000; ++i) {
+      if (const auto event = cache_.poll(kMillisecond)) unasked_.push_back(*event);
+      status = call();
+    }
+    return status;
+  }
+
+  RuntimeConfig config_;
+  Host world_;
+  CheckingDevice checker_{world_.device};
+  Recorder recorder_{checker_};
+  std::vector<std::byte> device_memory_, tables_, rows_;
+  std::array<std::vector<std::byte>, 2> hosts_{};
+  KvCache cache_;
+  SpaceId space_{};
+  std::vector<RuntimeEvent> unasked_;
+};
+
+constexpr Segment kImage{TokenClass::image, 256};
+
+TEST(KvCacheCalls, PartialAttentionsMergeToTheWhole) {
+  Engine engine;
+  const SequenceId image = engine.begin({kImage}), text = engine.begin({{TokenClass::text, 30}}),
+                   whole = engine.begin({kImage, {TokenClass::text, 30}});
+  ASSERT_EQ(engine.append(image, 0, 256), Status::ok);
+  ASSERT_EQ(engine.append(text, 256, 30), Status::ok);
+  ASSERT_EQ(engine.append(whole, 0, 286), Status::ok);
+  ASSERT_EQ(engine.attend(image, 1, 0, true), Status::ok);
+  const std::vector<float> of_image = engine.output();
+  std::array<float, kQueryHeads> image_sum{};
+  for (int head = 0; head < kQueryHeads; ++head)
+    image_sum[static_cast<std::size_t>(head)] = engine.log_sum_exp(head);
+  ASSERT_EQ(engine.attend(text, 1, 0, true), Status::ok);
+  const std::vector<float> of_text = engine.output();
+  std::array<float, kQueryHeads> text_sum{};
+  for (int head = 0; head < kQueryHeads; ++head)
+    text_sum[static_cast<std::size_t>(head)] = engine.log_sum_exp(head);
+  ASSERT_EQ(engine.attend(whole, 1), Status::ok);
+  for (std::size_t i = 0; i < of_image.size(); ++i) {
+    const std::size_t head = i / kHeadDim;
+    const double image_weight = 1 / (1 + std::exp(double{text_sum[head]} - image_sum[head]));
+    EXPECT_NEAR(image_weight * of_image[i] + (1 - image_weight) * of_text[i], engine.output()[i],
+                2e-3)
+        << i;
+  }
+}
+
+TEST(KvCacheCalls, PartialAttentionIsNotCausalAndNeedsSums) {
+  Engine engine;
+  const SequenceId sequence = engine.begin({kImage});
+  EXPECT_EQ(engine.attend(sequence, 0, 0, true), Status::rejected) << "holds nothing";
+  ASSERT_EQ(engine.append(sequence, 0, 100), Status::ok);
+  // More queries than tokens here: they are of the engine's own.
+  AttendRequest request = engine.query(sequence);
+  request.log_sum_exp = {};
+  EXPECT_EQ(engine.cache().attend_partial({&request, 1}, 0).status, Status::rejected);
+  RuntimeConfig windowed = config_of();
+  windowed.window = 16;
+  Engine other(windowed);
+  const SequenceId with_window = other.begin({kImage});
+  ASSERT_EQ(other.append(with_window, 0, 100), Status::ok);
+  EXPECT_EQ(other.attend(with_window, 0, 0, true), Status::rejected);
+  EXPECT_EQ(other.attend(with_window, 0), Status::ok);
+}
+
+TEST(KvCacheCalls, EachNodesCoresAttendToWhatLiesThere) {
+  Engine engine;
+  const SequenceId sequence = engine.begin({kImage, {TokenClass::text, 20}});
+  ASSERT_EQ(engine.append(sequence, 0, 276), Status::ok);
+  engine.settle();
+  ASSERT_EQ(engine.attend(sequence, 2), Status::ok);
+  const std::vector<float> expected = engine.output();
+  engine.cache().set_placement(all(Action::resident_high, Action::cpu_low));
+  engine.settle();
+  engine.recorder().groups.clear();
+  ASSERT_EQ(engine.attend(sequence, 2), Status::ok);
+  for (std::size_t i = 0; i < expected.size(); ++i)
+    EXPECT_NEAR(engine.output()[i], expected[i], 5e-3);
+  std::array<std::vector<SpaceId>, 2> spaces;
+  Tokens tokens = 0;
+  for (const Recorder::Group& group : engine.recorder().groups)
+    if (group.queue == QueueKind::host)
+      for (const Op& op : group.ops) {
+        const auto& attend = std::get<Attend>(op);
+        spaces[static_cast<std::size_t>(group.numa_node)].push_back(attend.pages.space);
+        tokens += attend.tokens;
+      }
+  EXPECT_EQ(tokens, 256) << "of the image";
+  ASSERT_FALSE(spaces[0].empty());
+  ASSERT_FALSE(spaces[1].empty());
+  EXPECT_NE(spaces[0][0], spaces[1][0]);
+  for (const auto& of_node : spaces)
+    for (const SpaceId space : of_node) EXPECT_EQ(space, of_node[0]);
+}
+
+// Pages of a layer are neighbours on the host: few copies bring them, none over a chunk's end.
+TEST(KvCacheCalls, OneCopyBringsNeighbours) {
+  constexpr Bytes chunk_bytes = 128 * kKiB;
+  Engine engine(config_of(), {.host_bytes = 8 * kMiB, .host_chunk_bytes = chunk_bytes});
+  engine.cache().set_placement(all(Action::resident_high, Action::streamed_low));
+  const SequenceId sequence = engine.begin({{TokenClass::image, 4096}});
+  ASSERT_EQ(engine.append(sequence, 0, 4096), Status::ok);
+  engine.settle();
+  engine.recorder().groups.clear();
+  ASSERT_EQ(engine.attend(sequence, 0), Status::ok);
+  Bytes copied = 0;
+  std::size_t copies = 0;
+  for (const Recorder::Group& group : engine.recorder().groups) {
+    if (group.queue != QueueKind::h2d) continue;
+    for (const Op& op : group.ops) {
+      const Address& from = std::get<Copy>(op).from;
+      EXPECT_EQ(from.offset / chunk_bytes, (from.offset + from.bytes - 1) / chunk_bytes);
+      copied += from.bytes;
+      ++copies;
+    }
+  }
+  const Bytes page = page_bytes({64, kKvHeads, kHeadDim, both(int4_token_head())});
+  EXPECT_GE(copied, 64 * page);
+  EXPECT_LE(copies * 8, static_cast<std::size_t>(copied / page)) << "eight pages a copy, at least";
+}
+
+TEST(KvCacheCalls, WaitsForTheEnginesEventAndRaisesOne) {
+  Engine engine;
+  const SequenceId sequence = engine.begin({kImage});
+  ASSERT_EQ(engine.append(sequence, 0, 256), Status::ok);
+  engine.settle();
+  std::atomic<std::uint64_t> ready{0}, done{0};
+  const Ticket after = engine.recorder().import_event({&ready, 7}).ticket;
+  const AttendRequest request = engine.query(sequence);
+  const Attended attended =
+      engine.cache().attend({&request, 1}, 0, std::span(&after, 1), {&done, 3});
+  ASSERT_EQ(attended.status, Status::ok);
+  EXPECT_EQ(engine.cache().wait(attended.step, 20 * kMillisecond), Status::timeout);
+  EXPECT_EQ(done, 0u);
+  ready = 7;
+  EXPECT_EQ(engine.cache().wait(attended.step, 10 * kSecond), Status::ok);
+  EXPECT_EQ(done, 3u);
+}
+
+TEST(KvCacheCalls, ACancelledStepSaysSo) {
+  Engine engine;
+  const SequenceId sequence = engine.begin({kImage});
+  ASSERT_EQ(engine.append(sequence, 0, 256), Status::ok);
+  engine.settle();
+  std::atomic<std::uint64_t> ready{0};
+  const Ticket after = engine.recorder().import_event({&ready, 1}).ticket;
+  const AttendRequest request = engine.query(sequence);
+  const Attended attended = engine.cache().attend({&request, 1}, 0, std::span(&after, 1));
+  ASSERT_EQ(attended.status, Status::ok);
+  EXPECT_TRUE(engine.cache().cancel(attended.step));
+  EXPECT_EQ(engine.cache().wait(attended.step, 20 * kMillisecond), Status::timeout)
+      << "its memory is in use still";
+  ready = 1;
+  EXPECT_EQ(engine.cache().wait(attended.step, 10 * kSecond), Status::cancelled);
+  EXPECT_FALSE(engine.cache().cancel(attended.step)) << "it has had its event";
+  EXPECT_FALSE(engine.cache().cancel(attended.step + 1));
+  EXPECT_EQ(engine.attend(sequence, 0), Status::ok);
+}
+
+TEST(KvCacheCalls, ABatchIsAppendedAsAWholeOrNotAtAll) {
+  Engine engine;
+  const SequenceId a = engine.begin({kImage}), b = engine.begin({{TokenClass::text, 5}});
+  const AppendRequest twice[] = {engine.rows(a, 0, 8), engine.rows(a, 8, 8)};
+  EXPECT_EQ(engine.append(twice, 0), Status::rejected);
+  AppendRequest batch[] = {engine.rows(a, 0, 8), engine.rows(b, 0, 5)};
+  batch[1].values.bytes -= 2;
+  EXPECT_EQ(engine.append(batch, 0), Status::rejected);
+  EXPECT_EQ(engine.append({}, 0), Status::rejected);
+  EXPECT_EQ(engine.cache().tokens(a, 0), 0);
+  batch[1].values.bytes += 2;
+  EXPECT_EQ(engine.append(batch, 0), Status::ok);
+  EXPECT_EQ(engine.cache().tokens(a, 0), 8);
+  EXPECT_EQ(engine.cache().tokens(b, 0), 5);
+}
+
+TEST(KvCacheCalls, WhatABatchLosesIsToldForEachSequence) {
+  Engine engine;
+  const SequenceId a = engine.begin({{TokenClass::text, 5}}),
+                   b = engine.begin({{TokenClass::text, 5}});
+  ASSERT_EQ(engine.append(a, 0, 2), Status::ok);
+  ASSERT_EQ(engine.append(b, 0, 2), Status::ok);
+  engine.spoil(9);
+  const AppendRequest batch[] = {engine.rows(a, 5, 2), engine.rows(b, 8, 2)};
+  ASSERT_EQ(engine.append(batch, 0), Status::ok);
+  std::vector<SequenceId> lost;
+  for (const RuntimeEvent& event : engine.settle()) {
+    EXPECT_EQ(event.kind, RuntimeEvent::Kind::lost);
+    EXPECT_LE(event.first_token, 2);
+    lost.push_back(event.sequence);
+  }
+  EXPECT_EQ(lost, (std::vector{a, b}));
+  for (const SequenceId sequence : {a, b}) {
+    const Truncated truncated = engine.cache().truncate(sequence, 2);
+    EXPECT_EQ(truncated.status, Status::ok);
+    EXPECT_EQ(engine.append(sequence, truncated.kept, 4 - truncated.kept), Status::ok);
+    EXPECT_EQ(engine.attend(sequence, 0), Status::ok);
+  }
+}
+
+TEST(KvCacheCalls, AFloorKeepsAnImageInHighPrecision) {
+  Engine engine;
+  engine.cache().set_placement(all(Action::resident_high, Action::resident_low));
+  Segment precious = kImage;
+  precious.floor = PrecisionFloor::high;
+  const SequenceId kept = engine.begin({precious});
+  ASSERT_EQ(engine.append(kept, 0, 256), Status::ok);
+  engine.settle();
+  EXPECT_EQ(engine.cache().counters().compressed_pages, 0);
+  EXPECT_EQ(engine.cache().describe().find("compressed"), std::string::npos);
+  const SequenceId other = engine.begin({kImage});
+  ASSERT_EQ(engine.append(other, 0, 256), Status::ok);
+  engine.settle();
+  EXPECT_NE(engine.cache().describe().find("4 resident compressed"), std::string::npos)
+      << engine.cache().describe();
+}
+
+TEST(KvCacheCalls, WhatIsReservedIsKeptForItsSequence) {
+  RuntimeConfig config = config_of();
+  config.policy.places = {true, false, false};
+  config.policy.visual_low.reset();
+  Engine engine(config, {.device_bytes = 2 * kMiB});
+  const SequenceId patient = engine.begin({{TokenClass::text, 8}}),
+                   greedy = engine.begin({{TokenClass::text, 8}});
+  ASSERT_EQ(engine.append(patient, 0, 8), Status::ok);
+  ASSERT_EQ(engine.cache().reserve(patient, 400), Status::ok);
+  EXPECT_EQ(engine.cache().reserve(greedy, 1'000'000), Status::no_space);
+  Status status = Status::ok;
+  Tokens taken = 0;
+  for (; status == Status::ok && taken < 100'000; taken += 16)
+    status = engine.append(greedy, 0, 16);
+  EXPECT_EQ(status, Status::no_space) << "the other's room is not for it";
+  for (int i = 0; i < 25; ++i)
+    ASSERT_EQ(engine.append(patient, 0, 16), Status::ok) << engine.cache().describe();
+  EXPECT_NE(engine.cache().describe().find("reserved: 0 bytes"), std::string::npos)
+      << engine.cache().describe();
+  ASSERT_EQ(engine.cache().release(greedy), Status::ok);
+  EXPECT_EQ(engine.cache().reserve(patient, 100), Status::ok);
+  EXPECT_EQ(engine.cache().reserve(patient, 0), Status::ok);
+  EXPECT_NE(engine.cache().describe().find("reserved: 0 bytes"), std::string::npos);
+  EXPECT_EQ(engine.cache().reserve(greedy, 1), Status::rejected) << "it is gone";
+}
+
+// Whoever is admitted finds room for all that was announced.
+TEST(KvCacheCalls, WhoIsAdmittedFindsRoom) {
+  for (std::uint32_t seed = 1; seed <= 20; ++seed) {
+    SCOPED_TRACE(seed);
+    std::mt19937 random(seed);
+    RuntimeConfig config = config_of();
+    config.policy.places = {true, seed % 2 == 0, false};
+    Engine engine(config, {.device_bytes = 2 * kMiB, .host_bytes = 512 * kKiB});
+    struct Guest {
+      SequenceId id{};
+      Tokens left = 0;
+    };
+    std::vector<Guest> guests;
+    for (int i = 0; i < 60; ++i) {
+      const auto up_to = [&](int most) { return static_cast<Tokens>(random()) % most; };
+      const std::vector<Segment> prompt{{TokenClass::text, 1 + up_to(40)},
+                                        {TokenClass::image, 1 + up_to(300)}};
+      const Tokens more = up_to(60);
+      if (!engine.cache().can_admit(prompt, more)) continue;
+      EXPECT_TRUE(engine.cache().can_admit(prompt, more)) << "asking changes nothing";
+      guests.push_back({engine.begin(prompt), more});
+      const Tokens tokens = prompt[0].tokens + prompt[1].tokens;
+      // All of it, before the next is admitted: what is promised is not counted otherwise.
+      for (Tokens left = tokens + more; left > 0; left -= 32)
+        ASSERT_EQ(engine.append(guests.back().id, 0, std::min<Tokens>(left, 32)), Status::ok)
+            << engine.cache().describe();
+    }
+    EXPECT_GT(guests.size(), 3u);
+    EXPECT_LT(guests.size(), 60u) << "somebody was refused";
+    for (const Guest& guest : guests) EXPECT_EQ(engine.attend(guest.id, 0), Status::ok);
+  }
+}
+
+TEST(KvCacheCalls, APrefetchedStepStreamsNothingTwice) {
+  RuntimeConfig config = config_of();
+  config.staging_slots = 4;
+  Engine engine(config);
+  engine.cache().set_placement(all(Action::resident_high, Action::streamed_low));
+  const SequenceId sequence = engine.begin({kImage});
+  ASSERT_EQ(engine.append(sequence, 0, 256), Status::ok);
+  engine.settle();
+  ASSERT_EQ(engine.cache().prefetch(std::span(&sequence, 1)), Status::ok);
+  const Bytes ahead = engine.cache().counters().prefetched_bytes;
+  EXPECT_GT(ahead, 0);
+  for (int layer = 0; layer < kLayers; ++layer)
+    ASSERT_EQ(engine.attend(sequence, layer), Status::ok);
+  EXPECT_EQ(engine.cache().counters().wasted_prefetch_bytes, 0);
+  EXPECT_EQ(engine.cache().counters().streamed_bytes, engine.cache().counters().prefetched_bytes);
+  const SequenceId gone{99, 1};
+  EXPECT_EQ(engine.cache().prefetch(std::span(&gone, 1)), Status::rejected);
+}
+
+// Tables for a few sequences at a time: the lists of others are given up, and nothing is wrong.
+TEST(KvCacheCalls, ListsThatDoNotFitAreMadeAnew) {
+  RuntimeConfig config = config_of();
+  Engine engine(config, {.tables_bytes = 40 * kKiB});
+  std::vector<SequenceId> sequences;
+  std::vector<std::vector<float>> expected;
+  for (int i = 0; i < 12; ++i) {
+    sequences.push_back(engine.begin({{TokenClass::text, 40}}));
+    ASSERT_EQ(engine.append(sequences.back(), 40 * i, 40), Status::ok);
+    ASSERT_EQ(engine.attend(sequences.back(), 1), Status::ok);
+    expected.push_back(engine.output());
+  }
+  for (std::size_t i = 0; i < sequences.size(); ++i)
+    for (int layer = 0; layer < kLayers; ++layer) {
+      ASSERT_EQ(engine.attend(sequences[i], layer), Status::ok) << i;
+      if (layer == 1) {
+        EXPECT_EQ(engine.output(), expected[i]);
+      }
+    }
+}
+
+}  // namespace
+}  // namespace modalkv
