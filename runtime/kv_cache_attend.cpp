@@ -169,6 +169,7 @@ bool KvCache::queues_have_room(std::span<const AttendRequest> batch, bool ahead)
   const int verified =
       config_.verify_every > 0 ? static_cast<int>(staged_pages / config_.verify_every) + 1 : 0;
   const int cpu_groups = parts > staged ? 1 : 0;
+  if (chunks_ > 0 && staging_.is_doomed()) return false;
   if (!ledger_.has_room(compute_, 2 + chunks_, parts + verified + 2 * requests) ||
       !ledger_.has_room(h2d_, hosts + (ahead ? 0 : chunks_), copies + parts) ||
       !ledger_.has_room(d2h_, cpu_groups, requests))
@@ -509,7 +510,9 @@ void KvCache::prefetch_after(int layer) {
 }
 
 bool KvCache::prefetch_layer(int layer) {
-  if (chunks_ > staging_.free_slots() || !ledger_.has_room(h2d_, chunks_, copies_)) return false;
+  if (chunks_ > staging_.free_slots() || staging_.is_doomed() ||
+      !ledger_.has_room(h2d_, chunks_, copies_))
+    return false;
   Prefetched staged{.layer = layer, .parts = staged_, .bytes = staged_bytes_};
   for (int chunk = 0; chunk < chunks_; ++chunk) {
     const int slot = staging_.take();
