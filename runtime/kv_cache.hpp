@@ -19,6 +19,7 @@
 #include "runtime/block_store.hpp"
 #include "runtime/fenced_memory.hpp"
 #include "runtime/group_ledger.hpp"
+#include "runtime/kv_usage.hpp"
 #include "runtime/sequence_lists.hpp"
 #include "runtime/staging_ring.hpp"
 #include "runtime/token_layout.hpp"
@@ -79,6 +80,8 @@ class KvCache {
   bool settled() const;
   Tokens tokens(SequenceId sequence, int layer) const;
   const RuntimeCounters& counters() const { return counters_; }
+  /// What lies where, now. Looks at every page: for metrics, not for every step.
+  KvUsage usage() const;
   /// One line for each sequence and pool: for people and for logs of what went wrong.
   std::string describe() const;
 

@@ -80,9 +80,18 @@ class History {
 
   /// Once. Stops at the first problem; then groups may still be in flight.
   HistoryResult run(std::span<const EngineAction> actions) {
+    return run(actions, [](const KvCache&) {});
+  }
+  /// `look(cache)` after each action and at the end.
+  template <typename Look>
+  HistoryResult run(std::span<const EngineAction> actions, Look&& look) {
     try {
-      for (const EngineAction& action : actions) act(action);
+      for (const EngineAction& action : actions) {
+        act(action);
+        look(std::as_const(cache_));
+      }
       finish();
+      look(std::as_const(cache_));
     } catch (const Problem& problem) {
       result_.problem = problem.what + '\n' + cache_.describe();
     }
