@@ -486,8 +486,9 @@ int KvCache::awake_sequences() const {
 
 std::string KvCache::describe() const {
   const auto line = [](std::string_view what, const PagePool& pool) {
-    return fmt::format("{} pages: {} of {} bytes, {} retired\n", what, pool.used_bytes(),
-                       pool.capacity_bytes(), pool.retired_bytes());
+    return fmt::format("{} pages: {} of {} bytes, {} retired, {:.0f} % fragmented\n", what,
+                       pool.used_bytes(), pool.capacity_bytes(), pool.retired_bytes(),
+                       100 * pool.slots().statistics().fragmentation());
   };
   std::string text = line("device", device_pool_);
   for (const Host& host : hosts_) text += line("host", host.pool);

@@ -2,11 +2,6 @@
 // hang, what is lost is named and can be appended again, and the counters tell.
 #include <gtest/gtest.h>
 
-#include <array>
-#include <functional>
-
-#include "offload/host_pools.hpp"
-#include "tests/offload/fake_host_memory.hpp"
 #include "tests/runtime/history_worlds.hpp"
 
 namespace modalkv {
