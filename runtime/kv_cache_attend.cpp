@@ -27,7 +27,7 @@ Attended KvCache::attend(std::span<const AttendRequest> batch, int layer, bool p
   }
   if (const Status status = lay_out(batch_, layer, false); status != Status::ok)
     return {status == Status::busy ? no_room(status) : status};
-  const bool ahead = is_prefetched(layer);
+  const int ahead = prefetched_chunks(layer);
   // What does not fit while nothing is in use never will.
   const bool idle = ledger_.idle(), rings_empty = partials_.empty() && tables_.empty();
   if (!queues_have_room(batch, ahead)) return {idle ? Status::rejected : no_room(Status::busy)};
@@ -77,7 +77,9 @@ Status KvCache::check(std::span<const AttendRequest> batch, int layer, bool part
 Status KvCache::lay_out(std::span<const SequenceId> batch, int layer, bool staged_only) {
   const auto kind = static_cast<std::size_t>(blocks_.kind(layer));
   parts_.clear();
+  staged_parts_.clear();
   staged_.clear();
+  chunk_begins_.clear();
   chunks_ = copies_ = 0;
   chunk_used_bytes_ = staged_bytes_ = 0;
   for (std::size_t r = 0; r < batch.size(); ++r) {
@@ -129,6 +131,7 @@ void KvCache::add_staged(AttendPart part, int layer, StagedPart staged) {
     if (chunks_ == 0 || chunk_used_bytes_ + bytes > staging_.slot_bytes()) {
       ++chunks_;
       chunk_used_bytes_ = 0;
+      chunk_begins_.push_back(staged_parts_.size());
     }
     part.first_page = staged.first_page = page;
     part.pages = staged.pages =
@@ -139,27 +142,36 @@ void KvCache::add_staged(AttendPart part, int layer, StagedPart staged) {
     chunk_used_bytes_ += part.pages * bytes;
     staged_bytes_ += part.pages * bytes;
     // A run that goes on in the next chunk is a copy there too.
-    const auto end_of_run = [&] { return run->first_page + run->from.bytes / bytes; };
-    for (; end_of_run() < page + part.pages; ++run) ++copies_;
+    const Tokens end = page + part.pages;
+    for (; run->end() < end; ++run) ++copies_;
     ++copies_;
-    if (end_of_run() == page + part.pages) ++run;
-    parts_.push_back(part);
+    if (run->end() == end) ++run;
+    staged_parts_.push_back(part);
     staged_.push_back(staged);
   }
 }
 
-bool KvCache::queues_have_room(std::span<const AttendRequest> batch, bool ahead) const {
-  const int copies = ahead ? 0 : copies_;
-  const auto requests = static_cast<int>(batch.size()), parts = static_cast<int>(parts_.size()),
-             staged = static_cast<int>(staged_.size()), hosts = static_cast<int>(hosts_.size());
+// In the order of chunks.
+std::span<const KvCache::AttendPart> KvCache::parts_of_chunk(int chunk) const {
+  const auto at = static_cast<std::size_t>(chunk);
+  const std::size_t end =
+      at + 1 < chunk_begins_.size() ? chunk_begins_[at + 1] : staged_parts_.size();
+  return std::span(staged_parts_).subspan(chunk_begins_[at], end - chunk_begins_[at]);
+}
+
+bool KvCache::queues_have_room(std::span<const AttendRequest> batch, int ahead) const {
+  const int copies = ahead < chunks_ ? copies_ : 0;
+  const auto requests = static_cast<int>(batch.size()),
+             parts = static_cast<int>(parts_.size() + staged_parts_.size()),
+             staged = static_cast<int>(staged_.size());
   Tokens staged_pages = 0;
   for (const StagedPart& part : staged_) staged_pages += part.pages;
   const int verified =
       config_.verify_every > 0 ? static_cast<int>(staged_pages / config_.verify_every) + 1 : 0;
   const int cpu_groups = parts > staged ? 1 : 0;
   if (chunks_ > 0 && staging_.is_doomed()) return false;
-  if (!ledger_.has_room(compute_, 2 + chunks_, parts + verified + 2 * requests) ||
-      !ledger_.has_room(h2d_, hosts + (ahead ? 0 : chunks_), copies + parts) ||
+  if (!ledger_.has_room(compute_, 2 + chunks_, 2 * parts + verified + 2 * requests) ||
+      !ledger_.has_room(h2d_, chunks_ - ahead, copies) ||
       !ledger_.has_room(d2h_, cpu_groups, requests))
     return false;
   return std::all_of(hosts_.begin(), hosts_.end(), [&](const Host& host) {
@@ -175,16 +187,20 @@ bool KvCache::reserve(std::span<const AttendRequest> batch, int layer, bool caus
     ++room.parts;
     if (part.list->place == PagePlace::cpu) ++room.cpu_parts;
   }
+  for (const AttendPart& part : staged_parts_)
+    ++request_rooms_[static_cast<std::size_t>(part.request)].parts;
   const auto needs_positions = [&](const AttendRequest& request) {
     return causal && (request.tokens > 1 || config_.window > 0);
   };
   for (std::size_t r = 0; r < batch.size(); ++r)
     if (!reserve_request(batch[r], layer, needs_positions(batch[r]), request_rooms_[r]))
       return false;
-  return std::all_of(parts_.begin(), parts_.end(), [&](AttendPart& part) {
+  const auto reserved = [&](AttendPart& part) {
     const AttendRequest& request = batch[static_cast<std::size_t>(part.request)];
     return reserve_part(part, request, needs_positions(request));
-  });
+  };
+  return std::all_of(parts_.begin(), parts_.end(), reserved) &&
+         std::all_of(staged_parts_.begin(), staged_parts_.end(), reserved);
 }
 
 bool KvCache::reserve_request(const AttendRequest& request, int layer, bool causal,
@@ -292,7 +308,7 @@ void KvCache::add_group(Ticket ticket, int layer) {
   ++steps_.back().groups;
 }
 
-Status KvCache::submit_step(std::span<const AttendRequest> batch, int layer, bool ahead,
+Status KvCache::submit_step(std::span<const AttendRequest> batch, int layer, int ahead,
                             std::span<const Ticket> after, Ticket& merged) {
   after_.assign(after.begin(), after.end());
   // Attention to resident pages first: it covers the copies.
@@ -306,7 +322,7 @@ Status KvCache::submit_step(std::span<const AttendRequest> batch, int layer, boo
   std::vector<Ticket> before;
   if (const Status status = submit_cpu(batch, layer, before); status != Status::ok) return status;
   Prefetched staged;
-  if (ahead) {
+  if (ahead > 0) {
     staged = std::move(prefetched_.front());
     prefetched_.pop_front();
     for (const int slot : staged.slots) staging_[slot].waits = false;
@@ -316,7 +332,7 @@ Status KvCache::submit_step(std::span<const AttendRequest> batch, int layer, boo
   for (int chunk = 0; chunk < chunks_; ++chunk) {
     int slot;
     Ticket copied;
-    if (ahead) {
+    if (chunk < ahead) {
       slot = staged.slots[static_cast<std::size_t>(chunk)];
       copied = staged.copied[static_cast<std::size_t>(chunk)];
     } else {
@@ -331,6 +347,9 @@ Status KvCache::submit_step(std::span<const AttendRequest> batch, int layer, boo
     staging_[slot].last_reader = last.ticket;
   }
   ops_.clear();
+  for (const AttendPart& part : parts_)
+    if (part.list->place == PagePlace::cpu)
+      ops_.push_back(Copy{part.partials, part.device_partials});
   for (std::size_t r = 0; r < batch.size(); ++r) add_merge(batch[r], request_rooms_[r]);
   before.push_back(last.ticket);
   const Submitted end = submit_part(compute_, before, layer);
@@ -351,8 +370,8 @@ void KvCache::add_merge(const AttendRequest& request, const RequestRoom& room) {
                     config_.head_dim, config_.input);
 }
 
-// Queries go to the host, the cores of each node attend to what lies there, and their partials come
-// back.
+// Queries go to the host and the cores of each node attend to what lies there. Their partials come
+// back with the merge: on the link they would wait behind what is brought ahead.
 Status KvCache::submit_cpu(std::span<const AttendRequest> batch, int layer,
                            std::vector<Ticket>& done) {
   ops_.clear();
@@ -372,14 +391,10 @@ Status KvCache::submit_cpu(std::span<const AttendRequest> batch, int layer,
         add_attend(part, batch[static_cast<std::size_t>(part.request)], hosts_[node].pool.where(),
                    part.list->layers[static_cast<std::size_t>(layer)].table);
     if (ops_.empty()) continue;
-    Submitted submitted = submit_part(hosts_[node].queue, std::span(&queries.ticket, 1), layer);
-    if (submitted.status != Status::ok) return submitted.status;
-    ops_.clear();
-    for (const AttendPart& part : parts_)
-      if (here(part)) ops_.push_back(Copy{part.partials, part.device_partials});
-    submitted = submit_part(h2d_, std::span(&submitted.ticket, 1), layer);
-    if (submitted.status != Status::ok) return submitted.status;
-    done.push_back(submitted.ticket);
+    const Submitted attended =
+        submit_part(hosts_[node].queue, std::span(&queries.ticket, 1), layer);
+    if (attended.status != Status::ok) return attended.status;
+    done.push_back(attended.ticket);
   }
   return Status::ok;
 }
@@ -392,16 +407,12 @@ Submitted KvCache::submit_chunk(std::span<const AttendRequest> batch, int layer,
     return {where.space, where.offset + part.at,
             part.pages * page_kind(part.list->strand, part.list->low).bytes};
   };
-  const auto here = [&](const AttendPart& part) {
-    return part.list->place == PagePlace::staged && part.chunk == chunk;
-  };
   ops_.clear();
-  for (const AttendPart& part : parts_)
-    if (here(part)) add_verification(part, slot_pages(part), layer);
-  for (const AttendPart& part : parts_)
-    if (here(part))
-      add_attend(part, batch[static_cast<std::size_t>(part.request)], slot_pages(part),
-                 page_kind(part.list->strand, part.list->low).slot_table);
+  for (const AttendPart& part : parts_of_chunk(chunk))
+    add_verification(part, slot_pages(part), layer);
+  for (const AttendPart& part : parts_of_chunk(chunk))
+    add_attend(part, batch[static_cast<std::size_t>(part.request)], slot_pages(part),
+               page_kind(part.list->strand, part.list->low).slot_table);
   return submit_part(compute_, after, layer);
 }
 
@@ -425,20 +436,20 @@ Submitted KvCache::copy_chunk(int layer, int chunk, int slot) {
   const Address& where = staging_[slot].where;
   ops_.clear();
   Bytes copied_bytes = 0;
-  for (const AttendPart& part : parts_) {
-    if (part.list->place != PagePlace::staged || part.chunk != chunk) continue;
+  for (const AttendPart& part : parts_of_chunk(chunk)) {
     const Bytes bytes = page_kind(part.list->strand, part.list->low).bytes;
     const Tokens end = part.first_page + part.pages;
     const auto& runs = part.list->layers[static_cast<std::size_t>(layer)].runs;
     auto run = std::upper_bound(runs.begin(), runs.end(), part.first_page,
                                 [](Tokens page, const HostRun& r) { return page < r.first_page; });
     for (--run; run != runs.end() && run->first_page < end; ++run) {
-      const Tokens from = std::max(run->first_page, part.first_page);
-      const Tokens to = std::min(run->first_page + run->from.bytes / bytes, end);
+      const Tokens from = std::max(run->first_page, part.first_page),
+                   to = std::min(run->end(), end);
       const Bytes offset = (from - run->first_page) * bytes, size = (to - from) * bytes;
-      ops_.push_back(
-          Copy{{run->from.space, run->from.offset + offset, size},
-               {where.space, where.offset + part.at + (from - part.first_page) * bytes, size}});
+      const Bytes at = where.offset + part.at + (from - part.first_page) * bytes;
+      ops_.emplace_back(std::in_place_type<Copy>,
+                        Address{run->from.space, run->from.offset + offset, size},
+                        Address{where.space, at, size});
       copied_bytes += size;
     }
   }
@@ -462,10 +473,15 @@ bool KvCache::cancel(std::uint64_t step_id) {
   return false;
 }
 
-// Whether exactly what has to be staged was brought ahead.
-bool KvCache::is_prefetched(int layer) const {
-  return !prefetched_.empty() && prefetched_.front().layer == layer && !staged_.empty() &&
-         prefetched_.front().parts == staged_;
+// How much of what has to be staged, exactly as it has to be, was brought ahead.
+int KvCache::prefetched_chunks(int layer) const {
+  if (prefetched_.empty() || prefetched_.front().layer != layer || staged_.empty()) return 0;
+  const Prefetched& ahead = prefetched_.front();
+  const auto chunks = static_cast<int>(ahead.slots.size());
+  if (ahead.parts.size() > staged_.size() || chunks > chunks_) return 0;
+  const auto end = staged_.begin() + static_cast<std::ptrdiff_t>(ahead.parts.size());
+  const bool same = std::equal(ahead.parts.begin(), ahead.parts.end(), staged_.begin());
+  return same && (end == staged_.end() || end->chunk >= chunks) ? chunks : 0;
 }
 
 Status KvCache::prefetch(std::span<const SequenceId> batch) {
@@ -485,6 +501,7 @@ Status KvCache::prefetch(std::span<const SequenceId> batch) {
 void KvCache::prefetch_after(int layer) {
   // All layers of a kind have their blocks in the same places.
   std::array<bool, kLayerKinds> streams{true, true};
+  if (!prefetched_.empty() && prefetched_.back().partial) return;
   int target = prefetched_.empty() ? layer : prefetched_.back().layer;
   for (int i = 0; i < config_.layers && staging_.free_slots() > 0; ++i) {
     target = (target + 1) % config_.layers;
@@ -497,12 +514,15 @@ void KvCache::prefetch_after(int layer) {
   }
 }
 
+// As much of it as there are slots for. False: no more layers can follow.
 bool KvCache::prefetch_layer(int layer) {
-  if (chunks_ > staging_.free_slots() || staging_.is_doomed() ||
-      !ledger_.has_room(h2d_, chunks_, copies_))
-    return false;
-  Prefetched staged{.layer = layer, .parts = staged_, .bytes = staged_bytes_};
-  for (int chunk = 0; chunk < chunks_; ++chunk) {
+  const int chunks = std::min(chunks_, staging_.free_slots());
+  if (staging_.is_doomed() || !ledger_.has_room(h2d_, chunks, copies_)) return false;
+  Prefetched staged{.layer = layer, .partial = chunks < chunks_};
+  for (const StagedPart& part : staged_)
+    if (part.chunk < chunks) staged.parts.push_back(part);
+  const Bytes before = counters_.streamed_bytes;
+  for (int chunk = 0; chunk < chunks; ++chunk) {
     const int slot = staging_.take();
     const Submitted copied = copy_chunk(layer, chunk, slot);
     if (copied.status != Status::ok) {
@@ -517,9 +537,10 @@ bool KvCache::prefetch_layer(int layer) {
     staged.slots.push_back(slot);
     staged.copied.push_back(copied.ticket);
   }
+  staged.bytes = counters_.streamed_bytes - before;
   counters_.prefetched_bytes += staged.bytes;
   prefetched_.push_back(std::move(staged));
-  return true;
+  return chunks == chunks_;
 }
 
 void KvCache::drop_prefetched() {
