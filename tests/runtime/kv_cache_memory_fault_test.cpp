@@ -95,7 +95,7 @@ INSTANTIATE_TEST_SUITE_P(
 
 TEST(KvCacheMemory, AFullHostIsToldAndHarmsNobody) {
   std::int64_t no_space = 0;
-  for (std::uint64_t seed = 1; seed <= 4; ++seed) {
+  for (std::uint64_t seed = 1; seed <= 32; ++seed) {
     HistoryMemory memory(3 * kMiB + 300 * kKiB, 70 * kKiB);
     const HistoryResult result = play(memory, seed);
     EXPECT_EQ(result.problem, "") << "seed " << seed;
