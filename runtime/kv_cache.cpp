@@ -327,7 +327,6 @@ Forked KvCache::fork(SequenceId id) {
 Status KvCache::share_blocks(const Running& source, SequenceId copy) {
   Running& target = *find(copy);
   target.appended = source.appended;
-  ops_.clear();
   for (const Strand strand : {Strand::own, Strand::visual})
     for (const BlockId from : strand == Strand::own ? source.own : source.visual) {
       if (is_complete(blocks_[from])) {
@@ -340,6 +339,18 @@ Status KvCache::share_blocks(const Running& source, SequenceId copy) {
         return status;
       }
     }
+  // Only now: whoever makes room for pages needs the list of operations as well.
+  ops_.clear();
+  for (const Strand strand : {Strand::own, Strand::visual}) {
+    const std::vector<BlockId>& from = strand == Strand::own ? source.own : source.visual;
+    for (std::size_t i = 0; i < from.size(); ++i) {
+      const BlockId to = blocks_of(target, strand)[i];
+      if (to == from[i]) continue;
+      for (std::size_t layer = 0; layer < blocks_[to].pages.size(); ++layer)
+        if (const Address& slot = blocks_[to].pages[layer].now; slot.bytes > 0)
+          ops_.push_back(Copy{blocks_[from[i]].pages[layer].now, slot});
+    }
+  }
   if (!ops_.empty()) {
     if (!ledger_.has_room(compute_, 1, static_cast<int>(ops_.size()))) return Status::busy;
     const Submitted submitted = ledger_.submit(compute_, ops_, {});
@@ -387,7 +398,6 @@ Status KvCache::copy_block(BlockId from, SequenceId owner, std::vector<BlockId>&
     if (const Status status = take_device(page.bytes, *find(owner), slot); status != Status::ok)
       return status;
     ++block.parts[static_cast<std::size_t>(blocks_.kind(layer))].begun_layers;
-    ops_.push_back(Copy{page, slot});
   }
   return Status::ok;
 }
@@ -486,8 +496,9 @@ int KvCache::awake_sequences() const {
 
 std::string KvCache::describe() const {
   const auto line = [](std::string_view what, const PagePool& pool) {
-    return fmt::format("{} pages: {} of {} bytes, {} retired\n", what, pool.used_bytes(),
-                       pool.capacity_bytes(), pool.retired_bytes());
+    return fmt::format("{} pages: {} of {} bytes, {} retired, {:.0f} % fragmented\n", what,
+                       pool.used_bytes(), pool.capacity_bytes(), pool.retired_bytes(),
+                       100 * pool.slots().statistics().fragmentation());
   };
   std::string text = line("device", device_pool_);
   for (const Host& host : hosts_) text += line("host", host.pool);

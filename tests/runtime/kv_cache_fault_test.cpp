@@ -2,11 +2,6 @@
 // hang, what is lost is named and can be appended again, and the counters tell.
 #include <gtest/gtest.h>
 
-#include <array>
-#include <functional>
-
-#include "offload/host_pools.hpp"
-#include "tests/offload/fake_host_memory.hpp"
 #include "tests/runtime/history_worlds.hpp"
 
 namespace modalkv {
@@ -22,14 +17,12 @@ enum class Work : std::uint8_t {
   stage,
   send_queries,
   attend_on_cpu,
-  return_partials,
   attend,
   finish,
 };
 
-constexpr std::string_view kWorks[] = {"Append",         "Compress", "Fork",        "Leave",
-                                       "Arrive",         "Stage",    "SendQueries", "AttendOnCpu",
-                                       "ReturnPartials", "Attend",   "Finish"};
+constexpr std::string_view kWorks[] = {"Append", "Compress",    "Fork",        "Leave",  "Arrive",
+                                       "Stage",  "SendQueries", "AttendOnCpu", "Attend", "Finish"};
 
 // By its first operation, but for the checker's poison, and by what that copies: the cache
 // registers the memory of the device, of the tables and of the host in turn; staging comes first on
@@ -42,7 +35,6 @@ std::optional<Work> work_of(const Device& device, QueueId queue, std::span<const
   const auto* copy = std::get_if<Copy>(&op);
   switch (device.queues()[queue.index].kind) {
     case QueueKind::h2d:
-      if (copy->from.space.index == 1) return Work::return_partials;
       return copy->to.offset < 3 * history_config({}).staging_slot_bytes ? Work::stage
                                                                          : Work::arrive;
     case QueueKind::d2h:
@@ -52,7 +44,8 @@ std::optional<Work> work_of(const Device& device, QueueId queue, std::span<const
     default:
       break;
   }
-  if (copy != nullptr) return Work::fork;
+  // Partials of the host come with the merge.
+  if (copy != nullptr) return copy->from.space.index == 1 ? Work::finish : Work::fork;
   if (std::holds_alternative<Decode>(op)) return Work::compress;
   if (std::holds_alternative<Append>(op) || std::holds_alternative<Encode>(op)) return Work::append;
   const bool ends = std::holds_alternative<Merge>(op) || std::holds_alternative<Finish>(op);
