@@ -32,7 +32,8 @@ Submitted FaultDevice::submit(QueueId queue, std::span<const Op> ops,
   // A successor of an injected failure must be cancelled, and the inner device knows of none.
   const bool cancelled =
       std::any_of(after.begin(), after.end(), [&](Ticket t) { return failed(t); });
-  const Fault fault = cancelled ? Fault::none : draw();
+  const bool may_strike = !cancelled && (!plan_.strikes || plan_.strikes(queue, ops));
+  const Fault fault = may_strike ? draw() : Fault::none;
   if (fault == Fault::busy) {
     ++injected_.busy;
     return {Status::busy, {}};

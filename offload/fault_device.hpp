@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <random>
 #include <set>
 #include <vector>
@@ -20,6 +21,8 @@ struct FaultPlan {
   double overrun = 0;  ///< ends well, but the byte behind a destination was written too
   double late = 0;     ///< completes, but its completion is reported after later ones
   double lost = 0;     ///< completes, but nobody is told
+  /// Whether a submission may meet one at all; asked once each. Empty: all may.
+  std::function<bool(QueueId queue, std::span<const Op> ops)> strikes{};
 };
 
 struct FaultCounts {

@@ -22,6 +22,30 @@ std::vector<HostPoolShare> fill_in_order(std::span<const TopologyNode* const> no
   return shares;
 }
 
+std::vector<HostPoolShare> spread_evenly(std::span<const TopologyNode* const> nodes, Bytes bytes,
+                                         Bytes headroom_bytes) {
+  std::vector<HostPoolShare> shares;
+  for (const TopologyNode* node : nodes) shares.push_back({node, 0});
+  // Whole pages of memory; each round gives what is left to the nodes that have room.
+  while (bytes > 0) {
+    const auto has_room = [&](const HostPoolShare& share) {
+      return share.node->memory_bytes - headroom_bytes > share.bytes;
+    };
+    const auto open = std::count_if(shares.begin(), shares.end(), has_room);
+    if (open == 0) break;
+    const Bytes even = std::max(round_up(bytes / open, 4096), Bytes{4096});
+    for (HostPoolShare& share : shares) {
+      if (!has_room(share)) continue;
+      const Bytes more =
+          std::min({even, bytes, share.node->memory_bytes - headroom_bytes - share.bytes});
+      share.bytes += more;
+      bytes -= more;
+    }
+  }
+  std::erase_if(shares, [](const HostPoolShare& share) { return share.bytes <= 0; });
+  return shares;
+}
+
 HostPools::HostPools(std::span<const HostPoolShare> shares, HostPoolConfig config,
                      HostMemory& memory, MemoryPinner& pinner) {
   for (const HostPoolShare& share : shares) {

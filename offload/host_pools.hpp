@@ -22,6 +22,11 @@ struct HostPoolShare {
 std::vector<HostPoolShare> fill_in_order(std::span<const TopologyNode* const> nodes, Bytes bytes,
                                          Bytes headroom_bytes);
 
+/// The same bytes on each node, for what their cores attend to; what a node lacks the others take,
+/// in order.
+std::vector<HostPoolShare> spread_evenly(std::span<const TopologyNode* const> nodes, Bytes bytes,
+                                         Bytes headroom_bytes);
+
 /// One thread grows them: first each by a chunk, then the first to its end, then the next, so that
 /// two pools never count on the same free memory. Thread-safe.
 class HostPools {

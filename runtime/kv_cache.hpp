@@ -279,6 +279,7 @@ class KvCache {
   void add_parts(std::size_t request, const SequenceLists& lists, int layer,
                  const LayoutExtent& extent, bool staged_only);
   void add_staged(AttendPart part, int layer, StagedPart staged);
+  std::span<const AttendPart> parts_of_chunk(int chunk) const;
   bool is_prefetched(int layer) const;
   bool queues_have_room(std::span<const AttendRequest> batch, bool ahead) const;
   bool reserve(std::span<const AttendRequest> batch, int layer, bool causal);
@@ -347,7 +348,8 @@ class KvCache {
   RuntimeCounters counters_;
   // Of one call, kept for their memory.
   std::vector<SequenceId> batch_;
-  std::vector<AttendPart> parts_;
+  std::vector<AttendPart> parts_, staged_parts_;
+  std::vector<std::size_t> chunk_begins_;  // in the staged ones
   std::vector<StagedPart> staged_;
   int chunks_ = 0, copies_ = 0;
   Bytes chunk_used_bytes_ = 0, staged_bytes_ = 0;

@@ -77,7 +77,9 @@ Status KvCache::check(std::span<const AttendRequest> batch, int layer, bool part
 Status KvCache::lay_out(std::span<const SequenceId> batch, int layer, bool staged_only) {
   const auto kind = static_cast<std::size_t>(blocks_.kind(layer));
   parts_.clear();
+  staged_parts_.clear();
   staged_.clear();
+  chunk_begins_.clear();
   chunks_ = copies_ = 0;
   chunk_used_bytes_ = staged_bytes_ = 0;
   for (std::size_t r = 0; r < batch.size(); ++r) {
@@ -129,6 +131,7 @@ void KvCache::add_staged(AttendPart part, int layer, StagedPart staged) {
     if (chunks_ == 0 || chunk_used_bytes_ + bytes > staging_.slot_bytes()) {
       ++chunks_;
       chunk_used_bytes_ = 0;
+      chunk_begins_.push_back(staged_parts_.size());
     }
     part.first_page = staged.first_page = page;
     part.pages = staged.pages =
@@ -139,24 +142,34 @@ void KvCache::add_staged(AttendPart part, int layer, StagedPart staged) {
     chunk_used_bytes_ += part.pages * bytes;
     staged_bytes_ += part.pages * bytes;
     // A run that goes on in the next chunk is a copy there too.
-    const auto end_of_run = [&] { return run->first_page + run->from.bytes / bytes; };
-    for (; end_of_run() < page + part.pages; ++run) ++copies_;
+    const Tokens end = page + part.pages;
+    for (; run->end() < end; ++run) ++copies_;
     ++copies_;
-    if (end_of_run() == page + part.pages) ++run;
-    parts_.push_back(part);
+    if (run->end() == end) ++run;
+    staged_parts_.push_back(part);
     staged_.push_back(staged);
   }
 }
 
+// In the order of chunks.
+std::span<const KvCache::AttendPart> KvCache::parts_of_chunk(int chunk) const {
+  const auto at = static_cast<std::size_t>(chunk);
+  const std::size_t end =
+      at + 1 < chunk_begins_.size() ? chunk_begins_[at + 1] : staged_parts_.size();
+  return std::span(staged_parts_).subspan(chunk_begins_[at], end - chunk_begins_[at]);
+}
+
 bool KvCache::queues_have_room(std::span<const AttendRequest> batch, bool ahead) const {
   const int copies = ahead ? 0 : copies_;
-  const auto requests = static_cast<int>(batch.size()), parts = static_cast<int>(parts_.size()),
+  const auto requests = static_cast<int>(batch.size()),
+             parts = static_cast<int>(parts_.size() + staged_parts_.size()),
              staged = static_cast<int>(staged_.size()), hosts = static_cast<int>(hosts_.size());
   Tokens staged_pages = 0;
   for (const StagedPart& part : staged_) staged_pages += part.pages;
   const int verified =
       config_.verify_every > 0 ? static_cast<int>(staged_pages / config_.verify_every) + 1 : 0;
   const int cpu_groups = parts > staged ? 1 : 0;
+  if (chunks_ > 0 && staging_.is_doomed()) return false;
   if (!ledger_.has_room(compute_, 2 + chunks_, parts + verified + 2 * requests) ||
       !ledger_.has_room(h2d_, hosts + (ahead ? 0 : chunks_), copies + parts) ||
       !ledger_.has_room(d2h_, cpu_groups, requests))
@@ -174,16 +187,20 @@ bool KvCache::reserve(std::span<const AttendRequest> batch, int layer, bool caus
     ++room.parts;
     if (part.list->place == PagePlace::cpu) ++room.cpu_parts;
   }
+  for (const AttendPart& part : staged_parts_)
+    ++request_rooms_[static_cast<std::size_t>(part.request)].parts;
   const auto needs_positions = [&](const AttendRequest& request) {
     return causal && (request.tokens > 1 || config_.window > 0);
   };
   for (std::size_t r = 0; r < batch.size(); ++r)
     if (!reserve_request(batch[r], layer, needs_positions(batch[r]), request_rooms_[r]))
       return false;
-  return std::all_of(parts_.begin(), parts_.end(), [&](AttendPart& part) {
+  const auto reserved = [&](AttendPart& part) {
     const AttendRequest& request = batch[static_cast<std::size_t>(part.request)];
     return reserve_part(part, request, needs_positions(request));
-  });
+  };
+  return std::all_of(parts_.begin(), parts_.end(), reserved) &&
+         std::all_of(staged_parts_.begin(), staged_parts_.end(), reserved);
 }
 
 bool KvCache::reserve_request(const AttendRequest& request, int layer, bool causal,
@@ -391,16 +408,12 @@ Submitted KvCache::submit_chunk(std::span<const AttendRequest> batch, int layer,
     return {where.space, where.offset + part.at,
             part.pages * page_kind(part.list->strand, part.list->low).bytes};
   };
-  const auto here = [&](const AttendPart& part) {
-    return part.list->place == PagePlace::staged && part.chunk == chunk;
-  };
   ops_.clear();
-  for (const AttendPart& part : parts_)
-    if (here(part)) add_verification(part, slot_pages(part), layer);
-  for (const AttendPart& part : parts_)
-    if (here(part))
-      add_attend(part, batch[static_cast<std::size_t>(part.request)], slot_pages(part),
-                 page_kind(part.list->strand, part.list->low).slot_table);
+  for (const AttendPart& part : parts_of_chunk(chunk))
+    add_verification(part, slot_pages(part), layer);
+  for (const AttendPart& part : parts_of_chunk(chunk))
+    add_attend(part, batch[static_cast<std::size_t>(part.request)], slot_pages(part),
+               page_kind(part.list->strand, part.list->low).slot_table);
   return submit_part(compute_, after, layer);
 }
 
@@ -424,20 +437,20 @@ Submitted KvCache::copy_chunk(int layer, int chunk, int slot) {
   const Address& where = staging_[slot].where;
   ops_.clear();
   Bytes copied_bytes = 0;
-  for (const AttendPart& part : parts_) {
-    if (part.list->place != PagePlace::staged || part.chunk != chunk) continue;
+  for (const AttendPart& part : parts_of_chunk(chunk)) {
     const Bytes bytes = page_kind(part.list->strand, part.list->low).bytes;
     const Tokens end = part.first_page + part.pages;
     const auto& runs = part.list->layers[static_cast<std::size_t>(layer)].runs;
     auto run = std::upper_bound(runs.begin(), runs.end(), part.first_page,
                                 [](Tokens page, const HostRun& r) { return page < r.first_page; });
     for (--run; run != runs.end() && run->first_page < end; ++run) {
-      const Tokens from = std::max(run->first_page, part.first_page);
-      const Tokens to = std::min(run->first_page + run->from.bytes / bytes, end);
+      const Tokens from = std::max(run->first_page, part.first_page),
+                   to = std::min(run->end(), end);
       const Bytes offset = (from - run->first_page) * bytes, size = (to - from) * bytes;
-      ops_.push_back(
-          Copy{{run->from.space, run->from.offset + offset, size},
-               {where.space, where.offset + part.at + (from - part.first_page) * bytes, size}});
+      const Bytes at = where.offset + part.at + (from - part.first_page) * bytes;
+      ops_.emplace_back(std::in_place_type<Copy>,
+                        Address{run->from.space, run->from.offset + offset, size},
+                        Address{where.space, at, size});
       copied_bytes += size;
     }
   }
@@ -497,7 +510,9 @@ void KvCache::prefetch_after(int layer) {
 }
 
 bool KvCache::prefetch_layer(int layer) {
-  if (chunks_ > staging_.free_slots() || !ledger_.has_room(h2d_, chunks_, copies_)) return false;
+  if (chunks_ > staging_.free_slots() || staging_.is_doomed() ||
+      !ledger_.has_room(h2d_, chunks_, copies_))
+    return false;
   Prefetched staged{.layer = layer, .parts = staged_, .bytes = staged_bytes_};
   for (int chunk = 0; chunk < chunks_; ++chunk) {
     const int slot = staging_.take();

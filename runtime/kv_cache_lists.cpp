@@ -101,8 +101,9 @@ bool KvCache::locate(KvList& list, int layer, Tokens pages) {
         (host_chunk_bytes_ == 0 ||
          run->from.offset / host_chunk_bytes_ == page.offset / host_chunk_bytes_)) {
       run->from.bytes += page.bytes;
+      ++run->pages;
     } else {
-      at.runs.push_back({at.filled, page});
+      at.runs.push_back({at.filled, 1, page});
     }
   }
   return true;

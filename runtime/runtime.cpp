@@ -66,12 +66,14 @@ Nanos within_a_day(Nanos timeout_ns) {
 
 constexpr Bytes kHeadroomBytes = 256 * kMiB;
 
-// The nearest nodes with room; without a GPU all are equally near.
-std::vector<HostPoolShare> homes(const Topology& topology, Bytes bytes) {
+// The nearest nodes with room or, where their cores attend, all of them; without a GPU all are
+// equally near.
+std::vector<HostPoolShare> homes(const Topology& topology, const RuntimeConfig& config) {
+  const Bytes bytes = config.host_bytes;
   const auto nodes = homes_by_distance(topology, "");
   if (nodes.empty()) throw Error("runtime: no memory node of this machine can hold a pool");
-  auto shares = fill_in_order(nodes, bytes, kHeadroomBytes);
-  std::erase_if(shares, [](const HostPoolShare& share) { return share.bytes == 0; });
+  auto shares = config.policy.places.cpu ? spread_evenly(nodes, bytes, kHeadroomBytes)
+                                         : fill_in_order(nodes, bytes, kHeadroomBytes);
   // The pool itself says what it lacks.
   if (shares.empty()) shares.push_back({nodes.front(), bytes});
   return shares;
@@ -103,7 +105,7 @@ class Runtime::Impl {
   explicit Impl(const RuntimeConfig& config)
       : config_(within_reason(config)),
         topology_(read_topology()),
-        homes_(homes(topology_, config.host_bytes)),
+        homes_(homes(topology_, config)),
         pools_(homes_,
                {.bytes = config.host_bytes,
                 .chunk_bytes = chunk_bytes(config),

@@ -30,8 +30,10 @@ struct ListedBlock {
 
 /// Neighbours on the host: one copy can bring them.
 struct HostRun {
-  Tokens first_page = 0;  ///< in the list
+  Tokens first_page = 0, pages = 0;  ///< in the list
   Address from{};
+
+  Tokens end() const { return first_page + pages; }
 };
 
 /// Where a list's pages lie in a layer.

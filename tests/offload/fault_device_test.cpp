@@ -28,6 +28,20 @@ TEST(FaultDevice, AnInjectedFailureCancelsItsSuccessorsAndSpoilsItsDestination) 
   EXPECT_EQ(device.injected().fail, 1u);
 }
 
+TEST(FaultDevice, StrikesOnlyWhereThePlanSays) {
+  Sim sim;
+  const QueueId compute = *find_queue(sim.device, QueueKind::compute);
+  const QueueId host = *find_queue(sim.device, QueueKind::host);
+  FaultDevice device(sim.device, {.busy = 1, .strikes = [&](QueueId queue, auto ops) {
+                                    return queue == compute && !ops.empty();
+                                  }});
+  Memory memory(device, 4096);
+  EXPECT_EQ(device.submit(compute, fill(memory, 0, 1), {}).status, Status::busy);
+  EXPECT_EQ(device.submit(compute, {}, {}).status, Status::ok);
+  EXPECT_EQ(device.submit(host, fill(memory, 0, 1), {}).status, Status::ok);
+  EXPECT_EQ(device.injected().busy, 1u);
+}
+
 TEST(FaultDevice, ChecksumsFindCorruption) {
   Sim sim;
   FaultDevice device(sim.device, {.seed = 1, .corrupt = 0.5});

@@ -102,5 +102,21 @@ TEST(FillInOrder, NearestFirstLessTheHeadroom) {
   EXPECT_EQ(shares[1].bytes, 3 * kGiB);
 }
 
+TEST(SpreadEvenly, WhatANodeLacksTheOthersTake) {
+  const TopologyNode a{.index = 0, .memory_bytes = 10 * kGiB},
+      small{.index = 1, .memory_bytes = 2 * kGiB}, none{.index = 2, .memory_bytes = kGiB},
+      b{.index = 3, .memory_bytes = 20 * kGiB};
+  const std::vector<const TopologyNode*> nodes{&a, &small, &none, &b};
+  const auto bytes_of = [&](Bytes bytes) {
+    std::map<int, Bytes> by_node;
+    for (const HostPoolShare& share : spread_evenly(nodes, bytes, kGiB))
+      by_node[share.node->index] = share.bytes;
+    return by_node;
+  };
+  EXPECT_EQ(bytes_of(3 * kGiB), (std::map<int, Bytes>{{0, kGiB}, {1, kGiB}, {3, kGiB}}));
+  EXPECT_EQ(bytes_of(9 * kGiB), (std::map<int, Bytes>{{0, 4 * kGiB}, {1, kGiB}, {3, 4 * kGiB}}));
+  EXPECT_EQ(bytes_of(100 * kGiB), (std::map<int, Bytes>{{0, 9 * kGiB}, {1, kGiB}, {3, 19 * kGiB}}));
+}
+
 }  // namespace
 }  // namespace modalkv

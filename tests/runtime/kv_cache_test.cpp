@@ -1,14 +1,10 @@
-// The KV cache under random histories, on real threads and in virtual time, checked for hazards;
-// and under faults.
+// The KV cache in small: what it refuses, and what a spoiled page comes to.
 #include "runtime/kv_cache.hpp"
 
-#include <gtest/gtest-spi.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <array>
-#include <deque>
-#include <optional>
 
 #include "kernels/page_codec.hpp"
 #include "tests/offload/devices.hpp"
@@ -16,120 +12,6 @@
 
 namespace modalkv {
 namespace {
-
-// What a number of histories came to: a test in which nothing happened proves nothing.
-struct Tally {
-  RuntimeCounters sum;
-  int outputs = 0, failed_steps = 0, cuts = 0, exact_cuts = 0;
-
-  void add(const History& history) {
-    const RuntimeCounters& one = history.cache().counters();
-    sum.streamed_bytes += one.streamed_bytes;
-    sum.prefetched_bytes += one.prefetched_bytes;
-    sum.wasted_prefetch_bytes += one.wasted_prefetch_bytes;
-    sum.left_bytes += one.left_bytes;
-    sum.arrived_bytes += one.arrived_bytes;
-    sum.compressed_pages += one.compressed_pages;
-    sum.verified_pages += one.verified_pages;
-    sum.busy += one.busy;
-    sum.no_space += one.no_space;
-    sum.failed_groups += one.failed_groups;
-    sum.timeouts += one.timeouts;
-    sum.lost_tokens += one.lost_tokens;
-    outputs += history.good_outputs();
-    failed_steps += history.failed_steps();
-    cuts += history.cuts();
-    exact_cuts += history.exact_cuts();
-  }
-  void expect_everything_happened() const {
-    EXPECT_GT(outputs, 100);
-    EXPECT_GT(sum.prefetched_bytes, 0);
-    EXPECT_GT(sum.streamed_bytes, sum.prefetched_bytes) << "prefetches are streamed too";
-    EXPECT_GT(sum.prefetched_bytes, sum.wasted_prefetch_bytes);
-    EXPECT_GT(sum.left_bytes, 0);
-    EXPECT_GT(sum.arrived_bytes, 0);
-    EXPECT_GT(sum.compressed_pages, 0);
-    EXPECT_GT(sum.verified_pages, 0);
-    EXPECT_GT(sum.busy, 0);
-    EXPECT_GT(exact_cuts, cuts / 2);
-  }
-};
-
-template <typename World>
-void run(World& world, const HistoryOptions& options, Tally& tally) {
-  SCOPED_TRACE(options.seed);
-  History history(world.device, options);
-  history.run();
-  for (const Finding& finding : world.device.findings()) ADD_FAILURE() << finding.message;
-  tally.add(history);
-}
-
-TEST(KvCache, RandomHistoriesOnRealThreads) {
-  Tally tally;
-  for (std::uint64_t seed = 1; seed <= 16 && !HasFailure(); ++seed) {
-    Checked<Host> world;
-    run(world, {.seed = seed}, tally);
-  }
-  tally.expect_everything_happened();
-}
-
-TEST(KvCache, RandomHistoriesInVirtualTime) {
-  Tally tally;
-  for (std::uint64_t seed = 1000; seed < 1060 && !HasFailure(); ++seed) {
-    Checked<JitteredSim> world;
-    run(world, {.seed = seed, .window = seed % 3 == 0 ? 50 : 0}, tally);
-  }
-  tally.expect_everything_happened();
-}
-
-struct Faulty {
-  explicit Faulty(std::uint64_t seed)
-      : faults(inner.device,
-               {.seed = seed, .busy = 0.05, .fail = 0.01, .late = 0.05, .lost = 0.003}),
-        device(faults) {}
-  Sim inner;
-  FaultDevice faults;
-  CheckingDevice device;
-};
-
-TEST(KvCache, FaultsCostStepsButNeverGiveAWrongOutput) {
-  Tally tally;
-  for (std::uint64_t seed = 2000; seed < 2040 && !HasFailure(); ++seed) {
-    Faulty world(seed);
-    run(world, {.seed = seed, .faults = true}, tally);
-  }
-  tally.expect_everything_happened();
-  EXPECT_GT(tally.failed_steps, 0);
-  EXPECT_GT(tally.sum.failed_groups, 0);
-  EXPECT_GT(tally.sum.timeouts, 0);
-  EXPECT_GT(tally.sum.lost_tokens, 0);
-}
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr std::uint64_t kNightlyHistories = 1'000;  // they take ten times as long
-#else
-constexpr std::uint64_t kNightlyHistories = 10'000;
-#endif
-
-TEST(KvCacheNightly, ManyHistories) {
-  Tally tally;
-  const auto seed_of = [](std::uint64_t i) { return 1'000'000 + i; };
-  for (std::uint64_t i = 0; i < kNightlyHistories && !HasFailure(); ++i) {
-    HistoryOptions options{.seed = seed_of(i), .window = i % 5 == 0 ? 50 : 0};
-    if (i % 20 == 0) {
-      Checked<Host> world;
-      run(world, options, tally);
-    } else if (i % 4 == 1) {
-      Faulty world(options.seed);
-      options.faults = true;
-      run(world, options, tally);
-    } else {
-      Checked<JitteredSim> world;
-      run(world, options, tally);
-    }
-  }
-  tally.expect_everything_happened();
-}
 
 // A small engine: one sequence, whose image the placement puts on the host.
 class Streaming {
@@ -252,66 +134,6 @@ TEST(KvCache, SwappedPagesAreFoundThoughEachIsWhole) {
     }
   }
   EXPECT_EQ(engine.cache().counters().corrupt_pages, 2);
-}
-
-// Bugs planted between the cache and the checker: each must be found by it.
-class Careless final : public ForwardingDevice {
- public:
-  enum class Bug : std::uint8_t { none, forgets_events, ends_early };
-  Careless(Device& inner, Bug bug) : ForwardingDevice(inner), bug_(bug) {}
-
-  RegisteredSpace register_space(const SpaceInfo& info) override {
-    return inner_.register_space(info);
-  }
-  Submitted submit(QueueId queue, std::span<const Op> ops, std::span<const Ticket> after) override {
-    const Submitted submitted =
-        inner_.submit(queue, ops, bug_ == Bug::forgets_events ? std::span<const Ticket>{} : after);
-    if (bug_ == Bug::ends_early && submitted.status == Status::ok)
-      early_.push_back({submitted.ticket, Status::ok, now()});
-    return submitted;
-  }
-  std::optional<Completion> next_completion(Nanos timeout_ns) override {
-    if (bug_ != Bug::ends_early) return inner_.next_completion(timeout_ns);
-    if (early_.empty()) return inner_.next_completion(0), std::nullopt;
-    const Completion completion = early_.front();
-    early_.pop_front();
-    return completion;
-  }
-
- private:
-  Bug bug_;
-  std::deque<Completion> early_;
-};
-
-std::vector<Finding> findings_with(Careless::Bug bug) {
-  std::vector<Finding> findings;
-  for (std::uint64_t seed = 1; seed <= 8 && findings.empty(); ++seed) {
-    SimDevice sim(small_machine(), {.jitter = 3, .seed = seed});
-    CheckingDevice checking(sim);
-    Careless careless(checking, bug);
-    testing::TestPartResultArray failures;  // outputs are wrong too
-    {
-      const testing::ScopedFakeTestPartResultReporter reporter(
-          testing::ScopedFakeTestPartResultReporter::INTERCEPT_ONLY_CURRENT_THREAD, &failures);
-      History history(careless, {.seed = seed, .actions = 25, .faults = true});
-      history.run();
-    }
-    findings = checking.findings();
-  }
-  return findings;
-}
-
-TEST(KvCache, AForgottenEventIsFound) {
-  EXPECT_TRUE(findings_with(Careless::Bug::none).empty());
-  const auto findings = findings_with(Careless::Bug::forgets_events);
-  ASSERT_FALSE(findings.empty());
-  EXPECT_EQ(findings[0].kind, Finding::Kind::hazard);
-}
-
-TEST(KvCache, ASlotUsedAgainBeforeItsCopyHasEndedIsFound) {
-  const auto findings = findings_with(Careless::Bug::ends_early);
-  ASSERT_FALSE(findings.empty());
-  EXPECT_EQ(findings[0].kind, Finding::Kind::hazard);
 }
 
 TEST(KvCache, RefusesWhatMakesNoSense) {

@@ -1,26 +1,24 @@
-// Random histories of an engine over a KvCache, with a content oracle: every token's K and V say
-// who they are, in numbers that every format of the policy holds exactly, so attention must come
-// out as plain double-precision attention over what the model says the sequence holds, whatever was
-// compressed, moved, streamed, shared or lost and appended again.
+// Histories of an engine over a KvCache, replayed from a list of actions, with a content oracle:
+// every token's K and V say who they are, in numbers that every format of the policy holds exactly,
+// so attention must come out as plain double-precision attention over what the model says the
+// sequence holds, whatever was compressed, moved, streamed, shared or lost and appended again.
 #pragma once
-
-#include <gtest/gtest.h>
 
 #include <cmath>
 #include <map>
-#include <random>
+#include <span>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/number.hpp"
 #include "runtime/kv_cache.hpp"
+#include "tests/runtime/engine_actions.hpp"
 
 namespace modalkv {
 
 struct HistoryOptions {
   std::uint64_t seed = 1;
-  int actions = 60;
-  Bytes device_bytes = 3 * kMiB + 300 * kKiB;
-  Bytes host_bytes = 4 * kMiB;
   std::int32_t window = 0;
   bool faults = false;  ///< the device fails on purpose: outcomes may be bad, outputs may not
 };
@@ -47,186 +45,202 @@ inline RuntimeConfig history_config(const HistoryOptions& options) {
   return config;
 }
 
+/// Outlives the device of a history. The host's may be replaced.
+struct HistoryMemory {
+  explicit HistoryMemory(Bytes device_bytes = 3 * kMiB + 300 * kKiB, Bytes host_bytes = 4 * kMiB)
+      : device(static_cast<std::size_t>(device_bytes)),
+        own_host(static_cast<std::size_t>(host_bytes)) {}
+
+  std::vector<std::byte> device, own_host, tables = std::vector<std::byte>(2 * kMiB),
+                                           engine = std::vector<std::byte>(24 * kMiB);
+  std::span<std::byte> host{own_host};
+};
+
+/// What came of a history.
+struct HistoryResult {
+  std::string problem;  ///< the first; empty: all was as it must be
+  RuntimeCounters counters{};
+  int good_outputs = 0, failed_steps = 0, cuts = 0, exact_cuts = 0;
+};
+
 class History {
  public:
-  History(Device& device, const HistoryOptions& options)
+  History(Device& device, HistoryMemory& memory, const HistoryOptions& options)
       : options_(options),
-        device_(device),
-        random_(options.seed),
         config_(history_config(options)),
-        device_memory_(static_cast<std::size_t>(options.device_bytes)),
-        host_memory_(static_cast<std::size_t>(options.host_bytes)),
-        tables_(2 * kMiB),
-        engine_(24 * kMiB),
+        engine_(memory.engine),
         cache_(device, config_,
-               {.device = device_memory_, .hosts = {{host_memory_}}, .tables = tables_}) {
-    cache_.grow_host(0, options.host_bytes);
-    const auto registered = device.register_space(
-        {SpaceInfo::Kind::device, static_cast<Bytes>(engine_.size()), engine_.data()});
-    EXPECT_EQ(registered.status, Status::ok);
-    engine_space_ = registered.space;
+               {.device = memory.device, .hosts = {{memory.host}}, .tables = memory.tables}) {
+    cache_.grow_host(0, static_cast<Bytes>(memory.host.size()));
+    engine_space_ = device
+                        .register_space({SpaceInfo::Kind::device,
+                                         static_cast<Bytes>(engine_.size()), engine_.data()})
+                        .space;
   }
 
-  void run() {
-    for (int i = 0; i < options_.actions && !testing::Test::HasFailure(); ++i) act();
-    // Every sequence is still whole: attended to once more, then gone.
-    for (auto& [key, sequence] : sequences_)
-      if (sequence.paused) resume(sequence);
-    std::vector<std::uint64_t> all;
-    for (const auto& [key, sequence] : sequences_) all.push_back(key);
-    for (const std::uint64_t key : all)
-      if (!testing::Test::HasFailure()) step({key});
-    while (!sequences_.empty()) release(sequences_.begin()->first);
-    EXPECT_TRUE(drain()) << cache_.describe();
-    const std::string end = cache_.describe();
-    EXPECT_NE(end.find("device pages: 0 of"), std::string::npos) << end;
-    EXPECT_NE(end.find("host pages: 0 of"), std::string::npos) << end;
-    EXPECT_NE(end.find("blocks: 0,"), std::string::npos) << end;
+  /// Once. Stops at the first problem; then groups may still be in flight.
+  HistoryResult run(std::span<const EngineAction> actions) {
+    try {
+      for (const EngineAction& action : actions) act(action);
+      finish();
+    } catch (const Problem& problem) {
+      result_.problem = problem.what + '\n' + cache_.describe();
+    }
+    result_.counters = cache_.counters();
+    return result_;
   }
-
-  const KvCache& cache() const { return cache_; }
-  int good_outputs() const { return good_outputs_; }
-  int failed_steps() const { return failed_steps_; }
-  int cuts() const { return cuts_; }
-  int exact_cuts() const { return exact_cuts_; }
 
  private:
+  struct Problem {
+    std::string what;
+  };
   struct Modelled {
     SequenceId id{};
     std::vector<std::uint64_t> tokens;  // who they are
-    std::vector<Segment> prompt;
     Tokens prompt_tokens = 0;
     bool paused = false;
   };
   struct Output {
     std::uint64_t key = 0;
     int layer = 0;
-    Tokens tokens = 0, queries = 0;
+    Tokens queries = 0;
     std::uint64_t query_seed = 0;
     std::vector<std::uint64_t> history;
     Address outputs{}, log_sum_exp{};
   };
 
-  std::uint64_t below(std::uint64_t n) { return random_() % n; }
-  Tokens between(Tokens least, Tokens most) {
-    return least + static_cast<Tokens>(below(static_cast<std::uint64_t>(most - least + 1)));
+  static void require(bool holds, std::string what) {
+    if (!holds) throw Problem{std::move(what)};
+  }
+  void require_ok(Status status, const char* call, bool or_no_space = false) const {
+    require(status == Status::ok || options_.faults || (or_no_space && status == Status::no_space),
+            std::string(call) + " answers " + std::string(name(status)));
   }
 
-  void act() {
-    const std::uint64_t what = below(100);
-    if (sequences_.empty() || (what < 10 && sequences_.size() < 6)) return begin();
-    const std::uint64_t key = any();
-    if (what < 60) {
-      std::vector<std::uint64_t> batch;
-      for (const auto& [each, sequence] : sequences_)
-        if (!sequence.paused && below(2) == 0) batch.push_back(each);
-      if (batch.empty() && !sequences_[key].paused) batch.push_back(key);
-      return step(batch);
+  void act(const EngineAction& action) {
+    if (action.call == EngineCall::begin) return begin(action);
+    if (action.call == EngineCall::drain) return drain();
+    if (action.call == EngineCall::place) return cache_.set_placement(placement_of(action));
+    if (action.call == EngineCall::poll) {
+      for (Tokens polls = action[0]; polls > 0; --polls) take_event(0);
+      return;
     }
-    if (what < 68) return place();
-    if (what < 76) return pause(sequences_[key]);
-    if (what < 84) return resume(sequences_[key]);
-    if (what < 89) return fork(key);
-    if (what < 95) return truncate(sequences_[key], below(2) == 0);
-    if (what < 97) return release(key);
-    // Time passes.
-    for (std::uint64_t polls = below(20); polls > 0; --polls) take_event(0);
+    if (sequences_.empty()) return;
+    if (action.call == EngineCall::step) return step(action);
+    auto which = sequences_.begin();
+    std::advance(which, action[0] % static_cast<Tokens>(sequences_.size()));
+    switch (action.call) {
+      case EngineCall::pause:
+        return pause(which->second);
+      case EngineCall::resume:
+        return resume(which->second);
+      case EngineCall::fork:
+        return fork(which->second);
+      case EngineCall::truncate:
+        return truncate(which->second, action[1]);
+      default:
+        return release(which->first);
+    }
   }
 
-  std::uint64_t any() {
-    auto chosen = sequences_.begin();
-    std::advance(chosen, static_cast<std::ptrdiff_t>(below(sequences_.size())));
-    return chosen->first;
+  // Every sequence is still whole: attended to once more, then gone, and nothing stays.
+  void finish() {
+    for (auto& [key, sequence] : sequences_)
+      if (sequence.paused) resume(sequence);
+    std::vector<std::uint64_t> all;
+    for (const auto& [key, sequence] : sequences_) all.push_back(key);
+    for (const std::uint64_t key : all) step(std::map<std::uint64_t, Tokens>{{key, 1}});
+    drain();
+    while (!sequences_.empty()) release(sequences_.begin()->first);
+    drain();
+    const std::string end = cache_.describe();
+    for (const char* nothing : {"device pages: 0 of", "host pages: 0 of", "blocks: 0,"})
+      require(end.find(nothing) != std::string::npos, "something stays at the end");
   }
 
-  void begin() {
+  void begin(const EngineAction& action) {
+    if (sequences_.size() >= ActionSource::kMostSequences) return;
     Modelled sequence;
-    for (std::uint64_t segments = 1 + below(4); segments > 0; --segments) {
-      const bool image = below(2) == 0;
-      const Tokens tokens = image ? between(1, 150) : between(1, 40);
-      sequence.prompt.push_back({image ? TokenClass::image : TokenClass::text, tokens});
-      sequence.prompt_tokens += tokens;
+    std::vector<Segment> prompt;
+    for (std::size_t i = 0; i < action.numbers.size(); ++i) {
+      if (action[i] == 0) continue;
+      prompt.push_back({i % 2 == 0 ? TokenClass::text : TokenClass::image, action[i]});
+      sequence.prompt_tokens += action[i];
     }
-    const auto id = cache_.begin(sequence.prompt);
-    ASSERT_TRUE(id.has_value());
+    const auto id = cache_.begin(prompt);
+    require(id.has_value(), "begin answers nothing");
     sequence.id = *id;
-    sequences_[++last_key_] = sequence;
-  }
-
-  void place() {
-    Placement placement;
-    for (Shares& shares : placement.shares) {
-      double sum = 0;
-      for (double& share : shares)
-        sum += share = below(2) == 0 ? 0 : static_cast<double>(below(100));
-      if (sum == 0) sum = shares[0] = 1;
-      for (double& share : shares) share /= sum;
-    }
-    cache_.set_placement(placement);
+    sequences_[next_number_++] = sequence;
   }
 
   void pause(Modelled& sequence) {
     const Status status = cache_.pause(sequence.id);
-    EXPECT_EQ(status, sequence.paused ? Status::rejected : Status::ok);
+    require(status == (sequence.paused ? Status::rejected : Status::ok), "pause");
     sequence.paused = true;
   }
   void resume(Modelled& sequence) {
     const Status status = cache_.resume(sequence.id);
-    EXPECT_EQ(status, sequence.paused ? Status::ok : Status::rejected);
+    require(status == (sequence.paused ? Status::ok : Status::rejected), "resume");
     sequence.paused = false;
   }
-  void fork(std::uint64_t key) {
-    Modelled copy = sequences_[key];
-    if (sequences_.size() >= 8) return;
+  void fork(const Modelled& source) {
+    if (sequences_.size() >= ActionSource::kMostSequences) return;
+    Modelled copy = source;
     const Status status = retry([&] {
-      const Forked forked = cache_.fork(sequences_[key].id);
+      const Forked forked = cache_.fork(source.id);
       copy.id = forked.sequence;
       return forked.status;
     });
-    if (status == Status::ok) sequences_[++last_key_] = copy;
-    EXPECT_TRUE(status == Status::ok || status == Status::no_space || options_.faults ||
-                (copy.paused && status == Status::rejected))
-        << name(status);
+    if (!(copy.paused && status == Status::rejected)) require_ok(status, "fork", true);
+    if (status == Status::ok) sequences_[next_number_++] = std::move(copy);
   }
-  void truncate(Modelled& sequence, bool little) {
+  void truncate(Modelled& sequence, Tokens dropped) {
     if (sequence.paused) return;
     const auto length = static_cast<Tokens>(sequence.tokens.size());
-    cut(sequence, little ? std::max<Tokens>(0, length - between(0, 5)) : between(0, length));
+    cut(sequence, length - dropped % (length + 1));
   }
   void cut(Modelled& sequence, Tokens tokens) {
     const auto [status, kept] = cache_.truncate(sequence.id, tokens);
-    ASSERT_EQ(status, Status::ok);
-    ASSERT_LE(kept, tokens);
-    ASSERT_GE(kept, 0);
-    ++cuts_;
-    if (kept == tokens) ++exact_cuts_;
+    require(status == Status::ok && kept <= tokens && kept >= 0, "truncate");
+    ++result_.cuts;
+    if (kept == tokens) ++result_.exact_cuts;
     sequence.tokens.resize(std::min(sequence.tokens.size(), static_cast<std::size_t>(kept)));
   }
   void release(std::uint64_t key) {
-    ASSERT_EQ(cache_.release(sequences_[key].id), Status::ok);
-    EXPECT_EQ(cache_.release(sequences_[key].id), Status::rejected) << "a stale id";
+    require(cache_.release(sequences_[key].id) == Status::ok, "release");
+    require(cache_.release(sequences_[key].id) == Status::rejected, "a stale id is taken");
     sequences_.erase(key);
   }
 
+  void step(const EngineAction& action) {
+    std::map<std::uint64_t, Tokens> chunks;
+    std::size_t i = 0;
+    for (const auto& [key, sequence] : sequences_)
+      if (const Tokens chunk = action[i++]; chunk > 0 && !sequence.paused) chunks[key] = chunk;
+    step(chunks);
+  }
+
   // A step of all layers: each sequence of the batch gets its next tokens.
-  void step(std::vector<std::uint64_t> batch) {
-    if (below(3) == 0 || engine_used_ > static_cast<Bytes>(engine_.size()) / 2) {
-      ASSERT_TRUE(drain()) << cache_.describe();
-      engine_used_ = 0;
-    }
+  void step(const std::map<std::uint64_t, Tokens>& chunks) {
+    if (engine_used_ > static_cast<Bytes>(engine_.size()) / 2) drain();
+    if (cache_.settled() && expected_.empty()) engine_used_ = 0;
     std::map<std::uint64_t, std::size_t> before;
-    for (const std::uint64_t key : batch) {
+    std::vector<std::uint64_t> batch;
+    for (const auto& [key, most] : chunks) {
       Modelled& sequence = sequences_[key];
+      batch.push_back(key);
       before[key] = sequence.tokens.size();
       const auto left = sequence.prompt_tokens - static_cast<Tokens>(sequence.tokens.size());
-      const Tokens chunk = left > 0 ? std::min(left, between(1, 90)) : between(1, 2);
-      for (Tokens i = 0; i < chunk; ++i) sequence.tokens.push_back(random_());
+      const Tokens chunk = left > 0 ? std::min(left, most) : 1 + most % 2;
+      for (Tokens t = 0; t < chunk; ++t) sequence.tokens.push_back(next_number_++);
     }
     for (int layer = 0; layer < config_.layers && !batch.empty(); ++layer) {
       std::map<std::uint64_t, AppendRequest> rows;
       std::vector<AppendRequest> all;
       for (const std::uint64_t key : batch)
         all.push_back(rows[key] = rows_of(sequences_[key], before[key], layer));
+      // All at once or, where that finds no room, one by one: those that do not fit leave the
+      // batch.
       if (!append(all, layer))
         std::erase_if(batch, [&](std::uint64_t key) {
           if (append({&rows[key], 1}, layer)) return false;
@@ -238,24 +252,22 @@ class History {
         return;
       }
     }
-    // Sometimes the engine runs ahead of the outcomes.
-    if (below(2) == 0) {
-      ASSERT_TRUE(drain()) << cache_.describe();
-    }
     for (const std::uint64_t key : batch) recompute_lost(key);
   }
 
-  // The engine found no room, or lost something, in the middle of a step.
+  // The engine found no room, or lost something, in the middle of a step. Every other time it lets
+  // the sequence wait.
   void undo(std::uint64_t key, std::size_t before) {
-    ASSERT_TRUE(drain()) << cache_.describe();
+    drain();
     Modelled& sequence = sequences_[key];
     lost_.erase(key);
     const Tokens lost = cache_.tokens(sequence.id, 0);
     cut(sequence, std::min(static_cast<Tokens>(before), lost));
     // A page may have been lost in another layer only.
     for (int layer = 0; layer < config_.layers; ++layer)
-      EXPECT_EQ(cache_.tokens(sequence.id, layer), static_cast<Tokens>(sequence.tokens.size()));
-    if (!options_.faults && below(2) == 0) pause(sequence);
+      require(cache_.tokens(sequence.id, layer) == static_cast<Tokens>(sequence.tokens.size()),
+              "layers differ after a truncation");
+    if (!options_.faults && ++undone_ % 2 == 0) pause(sequence);
   }
   void recompute_lost(std::uint64_t key) {
     const auto lost = lost_.find(key);
@@ -268,7 +280,7 @@ class History {
   Address engine_room(Bytes bytes) {
     const Address room{engine_space_, engine_used_, bytes};
     engine_used_ = round_up(engine_used_ + bytes, 64);
-    EXPECT_LE(engine_used_, static_cast<Bytes>(engine_.size()));
+    require(engine_used_ <= static_cast<Bytes>(engine_.size()), "the engine's memory is too small");
     return room;
   }
   template <typename T>
@@ -287,7 +299,6 @@ class History {
     return static_cast<float>(hash % 16) * 0.25f - 2.0f;
   }
 
-  // All at once or, where that finds no room, one by one: those that do not fit leave the batch.
   AppendRequest rows_of(const Modelled& sequence, std::size_t from, int layer) {
     const auto tokens = static_cast<Tokens>(sequence.tokens.size() - from);
     const Bytes bytes = tokens * config_.kv_heads * config_.head_dim * 2;
@@ -304,10 +315,7 @@ class History {
 
   bool append(std::span<const AppendRequest> batch, int layer) {
     const Status status = retry([&] { return cache_.append(batch, layer); });
-    // What was lost meanwhile is rejected.
-    EXPECT_TRUE(status == Status::ok || status == Status::no_space || options_.faults)
-        << name(status) << '\n'
-        << cache_.describe();
+    require_ok(status, "append", true);  // what was lost meanwhile is rejected
     return status == Status::ok;
   }
 
@@ -317,18 +325,17 @@ class History {
     std::vector<Output> outputs;
     for (const std::uint64_t key : batch) {
       const Modelled& sequence = sequences_[key];
-      const auto length = static_cast<Tokens>(sequence.tokens.size());
-      const Tokens queries = length - static_cast<Tokens>(before[key]);
+      const auto queries = static_cast<Tokens>(sequence.tokens.size() - before[key]);
       const Bytes rows = queries * config_.query_heads, bytes = rows * config_.head_dim * 2;
       AttendRequest request{sequence.id, queries, engine_room(bytes), engine_room(bytes),
                             engine_room(rows * 4)};
-      const std::uint64_t query_seed = random_();
+      const std::uint64_t query_seed = next_number_++;
       auto* query = engine<std::uint16_t>(request.queries);
       for (std::int64_t i = 0; i < rows * config_.head_dim; ++i)
         query[i] = to_fp16(query_element(query_seed, i));
       requests.push_back(request);
-      outputs.push_back({key, layer, length, queries, query_seed, sequence.tokens, request.outputs,
-                         request.log_sum_exp});
+      outputs.push_back(
+          {key, layer, queries, query_seed, sequence.tokens, request.outputs, request.log_sum_exp});
     }
     std::uint64_t step = 0;
     const Status status = retry([&] {
@@ -336,15 +343,14 @@ class History {
       step = attended.step;
       return attended.status;
     });
-    EXPECT_TRUE(status == Status::ok || options_.faults || status == Status::no_space)
-        << name(status) << '\n'
-        << cache_.describe();
+    require_ok(status, "attend", true);
     if (status == Status::ok) expected_[step] = std::move(outputs);
     return status == Status::ok;
   }
 
   static float query_element(std::uint64_t seed, std::int64_t i) {
-    std::uint64_t hash = seed + static_cast<std::uint64_t>(i) * 0x9e3779b97f4a7c15u;
+    std::uint64_t hash =
+        seed * 0xd1342543de82ef95u + static_cast<std::uint64_t>(i) * 0x9e3779b97f4a7c15u;
     hash ^= hash >> 31;
     hash *= 0x94d049bb133111ebu;
     hash ^= hash >> 30;
@@ -355,12 +361,11 @@ class History {
   template <typename Call>
   Status retry(Call call) {
     Status status = Status::busy;
-    for (int tries = 0; tries < 3000; ++tries) {
+    for (int tries = 0; tries < 3000 && status == Status::busy; ++tries) {
+      if (tries > 0) take_event(5 * kMillisecond);
       status = call();
-      if (status != Status::busy) return status;
-      take_event(5 * kMillisecond);
     }
-    ADD_FAILURE() << "seed " << options_.seed << ": busy for ever\n" << cache_.describe();
+    require(status != Status::busy, "busy for ever");
     return status;
   }
 
@@ -368,7 +373,7 @@ class History {
     const auto event = cache_.poll(timeout_ns);
     if (!event) return false;
     if (event->kind == RuntimeEvent::Kind::lost) {
-      EXPECT_TRUE(options_.faults) << "lost without a fault: " << name(event->status);
+      require(options_.faults, "lost without a fault: " + std::string(name(event->status)));
       for (const auto& [key, sequence] : sequences_)
         if (sequence.id == event->sequence) {
           const auto [at, fresh] = lost_.emplace(key, event->first_token);
@@ -377,82 +382,84 @@ class History {
       return true;
     }
     const auto found = expected_.find(event->step);
-    EXPECT_NE(found, expected_.end()) << "an event twice, or of no step";
-    if (found == expected_.end()) return true;
+    require(found != expected_.end(), "an event twice, or of no step");
     if (event->status == Status::ok) {
       for (const Output& output : found->second) compare(output);
     } else {
-      EXPECT_TRUE(options_.faults) << name(event->status);
-      ++failed_steps_;
+      require_ok(event->status, "a step");
+      ++result_.failed_steps;
     }
     expected_.erase(found);
     return true;
   }
 
-  bool drain() {
+  void drain() {
     for (int polls = 0; polls < 20000; ++polls) {
       if (take_event(5 * kMillisecond)) continue;
-      if (cache_.settled() && expected_.empty()) return true;
+      if (cache_.settled() && expected_.empty()) return;
     }
-    return false;
+    require(false, "it never settles");
   }
 
   void compare(const Output& output) {
-    ++good_outputs_;
-    const int group = config_.query_heads / config_.kv_heads;
-    const auto dims = static_cast<std::size_t>(config_.head_dim);
-    const auto* found = engine<std::uint16_t>(output.outputs);
-    const auto* log_sum_exp = engine<float>(output.log_sum_exp);
+    ++result_.good_outputs;
     // Of long chunks the first and the last query, and one between.
     for (const Tokens query : {Tokens{0}, output.queries / 2, output.queries - 1})
-      for (int head = 0; head < config_.query_heads; ++head) {
-        const std::int64_t row = query * config_.query_heads + head;
-        const Tokens now = output.tokens - output.queries + query;
-        const Tokens first = config_.window > 0 ? std::max<Tokens>(0, now - config_.window + 1) : 0;
-        std::vector<double> sum(dims);
-        double weights = 0;
-        for (Tokens t = first; t <= now; ++t) {
-          double logit = 0;
-          const std::uint64_t token = output.history[static_cast<std::size_t>(t)];
-          for (std::size_t d = 0; d < dims; ++d)
-            logit += double{from_fp16(to_fp16(query_element(
-                         output.query_seed, row * config_.head_dim + static_cast<int>(d))))} *
-                     double{element(token, output.layer, false, head / group, static_cast<int>(d))};
-          const double weight = std::exp(logit / std::sqrt(config_.head_dim));
-          weights += weight;
-          for (std::size_t d = 0; d < dims; ++d)
-            sum[d] += weight *
-                      double{element(token, output.layer, true, head / group, static_cast<int>(d))};
-        }
-        double error = 0, size = 0;
-        for (std::size_t d = 0; d < dims; ++d) {
-          const double value = sum[d] / weights;
-          const double difference =
-              from_fp16(found[row * config_.head_dim + static_cast<int>(d)]) - value;
-          error += difference * difference;
-          size += value * value;
-        }
-        ASSERT_LE(std::sqrt(error), 0.01 * std::sqrt(size))
-            << "seed " << options_.seed << ", sequence " << output.key << ", layer " << output.layer
-            << ", token " << now << ", head " << head << '\n'
-            << cache_.describe();
-        ASSERT_NEAR(log_sum_exp[row], std::log(weights), 0.01 * (1 + std::abs(std::log(weights))));
-      }
+      for (int head = 0; head < config_.query_heads; ++head) compare(output, query, head);
+  }
+
+  void compare(const Output& output, Tokens query, int head) {
+    const auto dims = static_cast<std::size_t>(config_.head_dim);
+    const std::int64_t row = query * config_.query_heads + head;
+    const int kv_head = head / (config_.query_heads / config_.kv_heads);
+    const Tokens now = static_cast<Tokens>(output.history.size()) - output.queries + query;
+    const Tokens first = config_.window > 0 ? std::max<Tokens>(0, now - config_.window + 1) : 0;
+    const std::int64_t begin = row * config_.head_dim;
+    std::vector<double> q(dims), sum(dims);
+    for (std::size_t d = 0; d < dims; ++d)
+      q[d] = from_fp16(
+          to_fp16(query_element(output.query_seed, begin + static_cast<std::int64_t>(d))));
+    double weights = 0;
+    for (Tokens t = first; t <= now; ++t) {
+      const std::uint64_t token = output.history[static_cast<std::size_t>(t)];
+      const auto number = [&](bool in_values, std::size_t d) {
+        return double{element(token, output.layer, in_values, kv_head, static_cast<int>(d))};
+      };
+      double logit = 0;
+      for (std::size_t d = 0; d < dims; ++d) logit += q[d] * number(false, d);
+      const double weight = std::exp(logit / std::sqrt(config_.head_dim));
+      weights += weight;
+      for (std::size_t d = 0; d < dims; ++d) sum[d] += weight * number(true, d);
+    }
+    const auto* found = engine<std::uint16_t>(output.outputs) + begin;
+    double error = 0, size = 0;
+    for (std::size_t d = 0; d < dims; ++d) {
+      const double value = sum[d] / weights, difference = from_fp16(found[d]) - value;
+      error += difference * difference;
+      size += value * value;
+    }
+    const double log_weights = std::log(weights);
+    const double log_error = engine<float>(output.log_sum_exp)[row] - log_weights;
+    // Written so that a NaN is wrong.
+    const bool right = std::sqrt(error) <= 0.01 * std::sqrt(size) &&
+                       std::abs(log_error) <= 0.01 * (1 + std::abs(log_weights));
+    require(right, "a wrong output: sequence " + std::to_string(output.key) + ", layer " +
+                       std::to_string(output.layer) + ", token " + std::to_string(now) + ", head " +
+                       std::to_string(head));
   }
 
   HistoryOptions options_;
-  Device& device_;
-  std::mt19937_64 random_;
   RuntimeConfig config_;
-  std::vector<std::byte> device_memory_, host_memory_, tables_, engine_;
+  std::span<std::byte> engine_;
   KvCache cache_;
   SpaceId engine_space_{};
   Bytes engine_used_ = 0;
   std::map<std::uint64_t, Modelled> sequences_;
-  std::uint64_t last_key_ = 0;
+  std::uint64_t next_number_ = 1;  // of sequences, tokens and queries
   std::map<std::uint64_t, std::vector<Output>> expected_;
   std::map<std::uint64_t, Tokens> lost_;
-  int good_outputs_ = 0, failed_steps_ = 0, cuts_ = 0, exact_cuts_ = 0;
+  int undone_ = 0;
+  HistoryResult result_;
 };
 
 }  // namespace modalkv
