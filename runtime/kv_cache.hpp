@@ -152,6 +152,7 @@ class KvCache {
   };
   struct Prefetched {
     int layer = 0;
+    bool partial = false;  // there were too few slots for all of it
     std::vector<StagedPart> parts{};
     Bytes bytes = 0;
     std::vector<int> slots{};  // by chunk
@@ -280,8 +281,8 @@ class KvCache {
                  const LayoutExtent& extent, bool staged_only);
   void add_staged(AttendPart part, int layer, StagedPart staged);
   std::span<const AttendPart> parts_of_chunk(int chunk) const;
-  bool is_prefetched(int layer) const;
-  bool queues_have_room(std::span<const AttendRequest> batch, bool ahead) const;
+  int prefetched_chunks(int layer) const;
+  bool queues_have_room(std::span<const AttendRequest> batch, int ahead) const;
   bool reserve(std::span<const AttendRequest> batch, int layer, bool causal);
   bool reserve_request(const AttendRequest& request, int layer, bool causal, RequestRoom& room);
   bool reserve_part(AttendPart& part, const AttendRequest& request, bool causal);
@@ -294,7 +295,7 @@ class KvCache {
                   const Address& table);
   Submitted submit_part(QueueId queue, std::span<const Ticket> after, int layer);
   void add_group(Ticket ticket, int layer);
-  Status submit_step(std::span<const AttendRequest> batch, int layer, bool ahead,
+  Status submit_step(std::span<const AttendRequest> batch, int layer, int ahead,
                      std::span<const Ticket> after, Ticket& merged);
   Status submit_cpu(std::span<const AttendRequest> batch, int layer, std::vector<Ticket>& done);
   Submitted submit_chunk(std::span<const AttendRequest> batch, int layer, int chunk, int slot,

@@ -16,8 +16,10 @@ namespace {
 
 constexpr Tokens kTextTokens = 16;
 constexpr Tokens kChunkTokens = 512;
+constexpr Tokens kRowOffsets = 64;
 constexpr Tokens kVisualPageTokens = 64;
-constexpr Bytes kPartialsBytes = 32 * kMiB, kTablesBytes = 32 * kMiB;
+constexpr int kPartialsInFlight = 64;  // of each row
+constexpr Bytes kTableBytesAPage = 64;
 constexpr Nanos kPatienceNanos = 20 * kSecond;
 // Placements round to blocks, and the queues' limits are not what is measured.
 constexpr double kRounding = 1.05;
@@ -49,10 +51,21 @@ Bytes token_bytes(const DecodeShape& shape) {
   return Bytes{4} * shape.heads * shape.head_dim;
 }
 
+Bytes partials_bytes(const DecodeShape& shape) {
+  const Bytes one = partial_bytes(std::int64_t{shape.batch} * shape.heads, shape.head_dim);
+  return round_up(kPartialsInFlight * one, kMiB);
+}
+
+// Partial results of the CPU lie there too.
+Bytes tables_bytes(const DecodeShape& shape) {
+  const Tokens pages = shape.layers * shape.batch * divide_up(shape.tokens, kVisualPageTokens);
+  return round_up(kTableBytesAPage * pages, kMiB) + partials_bytes(shape) + 4 * kMiB;
+}
+
 Bytes device_bytes(const DecodeShape& shape, const PlaceShares& shares) {
   const Bytes text = 4 * shape.batch * kVisualPageTokens * token_bytes(shape);
   const Bytes chunk = 4 * kChunkTokens * token_bytes(shape);
-  return shape.staging_slots * slot_bytes(shape, shares) + kPartialsBytes +
+  return shape.staging_slots * slot_bytes(shape, shares) + partials_bytes(shape) +
          shape.layers * (rounded_share(shape, image_bytes(shape), shares.resident) + text + chunk) +
          16 * kMiB;
 }
@@ -100,7 +113,7 @@ DecodeEngine::DecodeEngine(const DecodeShape& shape, const PlaceShares& shares,
       device_memory_(
           available(device_bytes(shape, shares) + host_bytes(shape), device_bytes(shape, shares))),
       host_memory_(host_bytes(shape)),
-      tables_(kTablesBytes),
+      tables_(tables_bytes(shape)),
       outputs_(static_cast<std::size_t>(shape.batch * shape.heads * shape.head_dim)),
       host_device_(queues_of(shape, link_bytes_per_s)),
       device_(host_device_),
@@ -137,7 +150,7 @@ RuntimeConfig DecodeEngine::config(const PlaceShares& shares) const {
   config.visual_page_tokens = kVisualPageTokens;
   config.staging_slots = shape_.staging_slots;
   config.staging_slot_bytes = slot_bytes(shape_, shares);
-  config.partials_bytes = kPartialsBytes;
+  config.partials_bytes = partials_bytes(shape_);
   config.overdue_ns = kPatienceNanos;
   return config;
 }
@@ -169,21 +182,21 @@ void DecodeEngine::settle() {
   }
 }
 
-// Every sequence's rows begin elsewhere, so that they differ.
+// Each chunk of each layer has its rows from elsewhere: pages differ.
 void DecodeEngine::fill(SequenceId sequence) {
   const Bytes token = Bytes{2} * shape_.heads * shape_.head_dim;
-  const auto nth = static_cast<Bytes>(attends_.size());
   const Tokens all = shape_.tokens + kTextTokens;
-  for (Tokens begin = 0; begin < all;) {
-    const Tokens tokens = std::min(all - begin, kChunkTokens - nth % 64);
-    const Address rows{rows_at_.space, nth % 64 * token, tokens * token};
-    const AppendRequest chunk{sequence, tokens, rows, rows};
-    for (int layer = 0; layer < shape_.layers; ++layer)
+  for (Tokens begin = 0, tokens; begin < all; begin += tokens) {
+    tokens = std::min(all - begin, kChunkTokens - kRowOffsets);
+    for (int layer = 0; layer < shape_.layers; ++layer) {
+      const Address rows{rows_at_.space, chunks_++ * 7 % kRowOffsets * token, tokens * token};
+      const AppendRequest chunk{sequence, tokens, rows, rows};
       until_room([&] { return cache_.append({&chunk, 1}, layer); });
+    }
     settle();
-    begin += tokens;
   }
-  const Address row{rows_at_.space, nth % 64 * token, token};
+  const auto nth = static_cast<Bytes>(attends_.size());
+  const Address row{rows_at_.space, nth % kRowOffsets * token, token};
   appends_.push_back({sequence, 1, row, row});
   attends_.push_back({sequence, 1, row, {outputs_at_.space, nth * token, token}});
 }

@@ -68,6 +68,7 @@ class DecodeEngine {
   std::vector<AppendRequest> appends_;
   std::vector<AttendRequest> attends_;
   std::uint64_t layers_begun_ = 0;
+  std::int64_t chunks_ = 0;  // given so far
 };
 
 }  // namespace modalkv
