@@ -97,7 +97,8 @@ RuntimeConfig checked(RuntimeConfig config) {
   const auto refuse = [](bool when, const char* why) {
     if (when) throw Error(fmt::format("KV cache: {}", why));
   };
-  refuse(config.layers < 1 || config.kv_heads < 1 || config.query_heads % config.kv_heads != 0,
+  refuse(config.layers < 1 || config.kv_heads < 1 || config.query_heads < 1 ||
+             config.query_heads % config.kv_heads != 0,
          "a model has layers, and query heads that are a multiple of its KV heads");
   refuse(payload_bits(config.input) != 16, "queries, keys and values must be fp16 or bf16");
   refuse(!is_16bit(config.policy.high), "the policy's high precision must be of 16 bits");
@@ -108,6 +109,11 @@ RuntimeConfig checked(RuntimeConfig config) {
           !is_page({tokens, config.kv_heads, config.head_dim, low.value_or(config.policy.high)}),
           "there are no pages of this many tokens, heads and dimensions in the policy's formats");
   refuse(config.tensor_parallel_ranks < 1, "a tensor-parallel group has a rank at least");
+  refuse(config.window < 0, "a window is of some tokens, or 0");
+  refuse(config.overdue_ns < 1, "overdue_ns is a time");
+  refuse(config.verify_every < 0, "verify_every is a number of pages, or 0");
+  refuse(config.policy.pinned_tokens < 0 || config.policy.window_tokens < 0,
+         "a policy pins no negative number of tokens");
   refuse(config.staging_slots < 1, "staging needs a slot");
   refuse(config.staging_slot_bytes < largest_page_bytes(config),
          "a staging slot must hold the largest page");

@@ -45,6 +45,29 @@ class Slab {
   std::byte* memory_ = nullptr;
 };
 
+// Sizes with which no arithmetic overflows, and which no machine of ours exceeds.
+const RuntimeConfig& within_reason(const RuntimeConfig& config) {
+  constexpr Bytes kMostBytes = Bytes{1} << 46;
+  constexpr int kMostLayers = 4096, kMostQueryHeads = 65536, kMostThreads = 4096;
+  const auto refuse = [](std::int64_t value, std::int64_t most, const char* what) {
+    if (value > most)
+      throw Error(fmt::format("runtime: {} {}, expected {} at most", value, what, most));
+  };
+  for (const Bytes bytes : {config.device_bytes, config.host_bytes, config.tables_bytes,
+                            config.staging_slot_bytes, config.partials_bytes})
+    refuse(bytes, kMostBytes, "bytes of memory");
+  refuse(config.layers, kMostLayers, "layers");
+  refuse(config.query_heads, kMostQueryHeads, "query heads");
+  refuse(config.staging_slots, kMostLayers, "staging slots");
+  refuse(config.attention_threads, kMostThreads, "threads for attention");
+  return config;
+}
+
+// Nobody waits for longer.
+Nanos within_a_day(Nanos timeout_ns) {
+  return std::clamp(timeout_ns, Nanos{0}, 86400 * kSecond);
+}
+
 constexpr Bytes kHeadroomBytes = 256 * kMiB;
 
 // The nearest nodes with room or, where their cores attend, all of them; without a GPU all are
@@ -99,7 +122,7 @@ std::vector<DegradedMode> degraded_modes(const HostPools& pools) {
 class Runtime::Impl {
  public:
   explicit Impl(const RuntimeConfig& config)
-      : config_(config),
+      : config_(within_reason(config)),
         topology_(read_topology()),
         homes_(homes(topology_, config)),
         pools_(homes_,
@@ -369,10 +392,10 @@ Status Runtime::release(SequenceId sequence) {
   return impl_->cache().release(sequence);
 }
 std::optional<RuntimeEvent> Runtime::poll(Nanos timeout_ns) {
-  return impl_->wait([&](KvCache& cache) { return cache.poll(timeout_ns); });
+  return impl_->wait([&](KvCache& cache) { return cache.poll(within_a_day(timeout_ns)); });
 }
 Status Runtime::wait(std::uint64_t step, Nanos timeout_ns) {
-  return impl_->wait([&](KvCache& cache) { return cache.wait(step, timeout_ns); });
+  return impl_->wait([&](KvCache& cache) { return cache.wait(step, within_a_day(timeout_ns)); });
 }
 std::optional<Plan> Runtime::replan(const ModelGeometry& model, const HardwareProfile& hardware) {
   return impl_->replan(model, hardware);

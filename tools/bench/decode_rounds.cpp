@@ -9,8 +9,8 @@
 
 #include "kernels/number.hpp"
 #include "modalkv/error.hpp"
+#include "scheduler/format_name.hpp"
 #include "tools/bench/ceilings.hpp"
-#include "tools/bench/format_name.hpp"
 #include "tools/bench/replayed_step.hpp"
 
 namespace modalkv {
