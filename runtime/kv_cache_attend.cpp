@@ -326,9 +326,9 @@ Status KvCache::submit_step(std::span<const AttendRequest> batch, int layer, int
     staged = std::move(prefetched_.front());
     prefetched_.pop_front();
     for (const int slot : staged.slots) staging_[slot].waits = false;
-  } else if (chunks_ > 0) {
-    drop_prefetched();
   }
+  // What is brought now takes slots in turn, also those that wait for later layers.
+  if (ahead < chunks_) drop_prefetched();
   for (int chunk = 0; chunk < chunks_; ++chunk) {
     int slot;
     Ticket copied;

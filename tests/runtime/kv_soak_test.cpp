@@ -30,7 +30,7 @@ constexpr bool kSanitized = false;
 constexpr std::size_t kChats = 64, kBatch = 8;
 constexpr Tokens kMostNew = 48;  // tokens behind a prompt, then the chat is over
 constexpr Bytes kMostGrowthBytes = 4 * kMiB;
-constexpr double kMostFragmented = 40;  // per cent of the slabs held, while a pool is half full
+constexpr double kMostFragmented = 60;  // per cent of the slabs held, while a pool is half full
 
 RuntimeConfig soak_config() {
   RuntimeConfig config;
