@@ -303,7 +303,7 @@ class KvCache {
   Status submit_cpu(std::span<const AttendRequest> batch, int layer, std::vector<Ticket>& done);
   Submitted submit_chunk(std::span<const AttendRequest> batch, int layer, int chunk, int slot,
                          std::array<Ticket, 2> after);
-  void add_verification(const AttendPart& part, const Address& pages, int layer);
+  void add_verification(const AttendPart& part, const Address& slot_pages, int layer);
   Submitted copy_chunk(int layer, int chunk, int slot);
   void add_merge(const AttendRequest& request, const RequestRoom& room);
   void raise_when_done(Ticket merged, EngineEvent done);
@@ -321,6 +321,7 @@ class KvCache {
   void lose(BlockId block, int layer, Status status);
   void lose(SequenceId sequence, Tokens first_token, int layer, Status status);
   void find_corruption(int layer);
+  bool is_corrupt(BlockId id, int layer);
 
   RuntimeConfig config_;
   Device& device_;
@@ -346,9 +347,9 @@ class KvCache {
   std::deque<Step> steps_;
   std::deque<RuntimeEvent> events_;
   std::uint64_t step_ = 0, clock_ = 0, calls_ = 0, list_versions_ = 0;
-  Bytes reserved_bytes_ = 0;  // of all sequences
-  std::int64_t streamed_pages_ = 0;
-  bool stuck_ = false;  // nothing that wants to move can, for want of memory
+  Bytes reserved_bytes_ = 0;          // of all sequences
+  std::int64_t host_pages_read_ = 0;  // by steps
+  bool stuck_ = false;                // nothing that wants to move can, for want of memory
   RuntimeCounters counters_;
   // Of one call, kept for their memory.
   std::vector<SequenceId> batch_;

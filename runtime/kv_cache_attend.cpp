@@ -169,13 +169,17 @@ bool KvCache::queues_have_room(std::span<const AttendRequest> batch, int ahead) 
   const int verified =
       config_.verify_every > 0 ? static_cast<int>(staged_pages / config_.verify_every) + 1 : 0;
   const int cpu_groups = parts > staged ? 1 : 0;
+  int cpu_verified = 0;
+  for (const AttendPart& part : parts_)
+    if (part.list->place == PagePlace::cpu && config_.verify_every > 0)
+      cpu_verified += static_cast<int>(part.pages / config_.verify_every) + 1;
   if (chunks_ > 0 && staging_.is_doomed()) return false;
   if (!ledger_.has_room(compute_, 2 + chunks_, 2 * parts + verified + 2 * requests) ||
       !ledger_.has_room(h2d_, chunks_ - ahead, copies) ||
       !ledger_.has_room(d2h_, cpu_groups, requests))
     return false;
   return std::all_of(hosts_.begin(), hosts_.end(), [&](const Host& host) {
-    return ledger_.has_room(host.queue, cpu_groups, parts);
+    return ledger_.has_room(host.queue, cpu_groups, parts + cpu_verified);
   });
 }
 
@@ -387,6 +391,8 @@ Status KvCache::submit_cpu(std::span<const AttendRequest> batch, int layer,
     };
     ops_.clear();
     for (const AttendPart& part : parts_)
+      if (here(part)) add_verification(part, {}, layer);
+    for (const AttendPart& part : parts_)
       if (here(part))
         add_attend(part, batch[static_cast<std::size_t>(part.request)], hosts_[node].pool.where(),
                    part.list->layers[static_cast<std::size_t>(layer)].table);
@@ -417,18 +423,20 @@ Submitted KvCache::submit_chunk(std::span<const AttendRequest> batch, int layer,
 }
 
 // One page in so many. Pages that are still being filled have nothing to be verified by.
-void KvCache::add_verification(const AttendPart& part, const Address& pages, int layer) {
+void KvCache::add_verification(const AttendPart& part, const Address& slot_pages, int layer) {
   const Tokens every = config_.verify_every;
   if (every == 0) return;
-  const Bytes bytes = pages.bytes / part.pages;
-  for (Tokens page = (every - 1) - streamed_pages_ % every; page < part.pages; page += every) {
+  for (Tokens page = (every - 1) - host_pages_read_ % every; page < part.pages; page += every) {
     const BlockId id = part.list->blocks[static_cast<std::size_t>(part.first_page + page)].id;
-    if (!is_complete(blocks_[id])) continue;
+    const Block& block = blocks_[id];
+    if (!is_complete(block)) continue;
+    Address where = block.pages[static_cast<std::size_t>(layer)].now;
+    if (part.list->place == PagePlace::staged)
+      where = {slot_pages.space, slot_pages.offset + page * where.bytes, where.bytes};
     ++counters_.verified_pages;
-    ops_.push_back(VerifyPage{
-        {pages.space, pages.offset + page * bytes, bytes}, identity(id, layer), id.generation});
+    ops_.push_back(VerifyPage{where, identity(id, layer), id.generation});
   }
-  streamed_pages_ += part.pages;
+  host_pages_read_ += part.pages;
 }
 
 // Neighbours on the host and in the slot are one copy.

@@ -168,8 +168,11 @@ Status KvCache::start_transition(const Wish& wish, PartState transition) {
   const bool compresses = transition == PartState::compressing;
   const QueueId queue = compresses ? compute_ : transition == PartState::leaving ? d2h_ : h2d_;
   const int layers = blocks_.layers_of(wish.kind), ops = compresses ? 2 * layers : layers;
+  const bool verifies =
+      transition == PartState::arriving && config_.verify_every > 0 && part.closed_layers == layers;
   if (ops > ledger_.max_ops(queue)) return Status::rejected;
-  if (!ledger_.has_room(queue, 1, ops)) return Status::busy;
+  if (!ledger_.has_room(queue, 1, ops) || (verifies && !ledger_.has_room(compute_, 1, layers)))
+    return Status::busy;
   const bool leaves = transition == PartState::leaving;
   const Bytes page_bytes = page_kind(block.strand, compresses || part.low).bytes;
   ops_.clear();
@@ -200,6 +203,17 @@ Status KvCache::start_transition(const Wish& wish, PartState transition) {
       page.next = {};
     }
     return submitted.status;
+  }
+  if (verifies) {
+    // What comes to stay is read many times: all of it is verified, behind the copy.
+    ops_.clear();
+    for (int layer = 0; layer < config_.layers; ++layer)
+      if (blocks_.kind(layer) == wish.kind)
+        ops_.push_back(VerifyPage{block.pages[static_cast<std::size_t>(layer)].next,
+                                  identity(wish.block, layer), wish.block.generation});
+    counters_.verified_pages += layers;
+    const Submitted verified = ledger_.submit(compute_, ops_, std::span(&submitted.ticket, 1));
+    if (verified.status == Status::ok) submitted = verified;
   }
   blocks_.begin(wish.block, wish.kind, transition, compresses || part.low);
   Errand& errand = errands_.emplace_back();
@@ -502,6 +516,13 @@ void KvCache::end_transition(const Errand& errand, Status status) {
     change_action(*block, errand.layer_kind, place_of(part.action, false));
     if (status == Status::checksum || status == Status::rejected)
       lose(errand.block, first_layer(errand.layer_kind), status);
+  } else if (transition == PartState::arriving && status == Status::checksum) {
+    for (int layer = 0; layer < config_.layers; ++layer)
+      if (blocks_.kind(layer) == errand.layer_kind && is_corrupt(errand.block, layer)) {
+        ++counters_.corrupt_pages;
+        lose(errand.block, layer, status);
+        return;  // it stays where it is until its sequences let go of it
+      }
   }
   wish(errand.block);
 }
@@ -571,23 +592,28 @@ void KvCache::lose(BlockId id, int layer, Status status) {
   }
 }
 
-// A page that was streamed did not verify: which of the host's is it? Where all are well, it was
-// spoiled on its way, and the step can be tried again.
+// A page that was read from the host did not verify: which of the host's is it? Where all are well,
+// it was spoiled on its way, and the step can be tried again.
 void KvCache::find_corruption(int layer) {
   std::vector<BlockId> corrupt;
   blocks_.for_each([&](BlockId id, Block& block) {
     const LayerKind kind = blocks_.kind(layer);
     const Part& part = block.parts[static_cast<std::size_t>(kind)];
-    if (!on_host(part.state) || part.closed_layers < blocks_.layers_of(kind)) return;
-    const Address& page = block.pages[static_cast<std::size_t>(layer)].now;
-    const std::span bytes(host_of(page).memory + page.offset, static_cast<std::size_t>(page.bytes));
-    const PageTrailer trailer = read_trailer(bytes);
-    if (verify_page(bytes) != Status::ok || trailer.content != identity(id, layer) ||
-        trailer.generation != id.generation)
+    if (on_host(part.state) && part.closed_layers == blocks_.layers_of(kind) &&
+        is_corrupt(id, layer))
       corrupt.push_back(id);
   });
   counters_.corrupt_pages += static_cast<std::int64_t>(corrupt.size());
   for (const BlockId id : corrupt) lose(id, layer, Status::checksum);
+}
+
+// Of a closed page on the host.
+bool KvCache::is_corrupt(BlockId id, int layer) {
+  const Address& page = blocks_[id].pages[static_cast<std::size_t>(layer)].now;
+  const std::span bytes(host_of(page).memory + page.offset, static_cast<std::size_t>(page.bytes));
+  const PageTrailer trailer = read_trailer(bytes);
+  return verify_page(bytes) != Status::ok || trailer.content != identity(id, layer) ||
+         trailer.generation != id.generation;
 }
 
 }  // namespace modalkv

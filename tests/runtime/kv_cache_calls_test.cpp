@@ -158,6 +158,7 @@ class Engine {
     const std::uint16_t infinite = to_fp16(std::numeric_limits<float>::infinity());
     std::memcpy(rows_.data() + row * kKvRow, &infinite, 2);
   }
+  std::vector<std::byte>& host_memory(std::size_t host) { return hosts_[host]; }
   std::vector<RuntimeEvent> settle() {
     std::vector<RuntimeEvent> events;
     for (int i = 0; i < 5000; ++i) {
@@ -258,9 +259,10 @@ TEST(KvCacheCalls, EachNodesCoresAttendToWhatLiesThere) {
   for (const Recorder::Group& group : engine.recorder().groups)
     if (group.queue == QueueKind::host)
       for (const Op& op : group.ops) {
-        const auto& attend = std::get<Attend>(op);
-        spaces[static_cast<std::size_t>(group.numa_node)].push_back(attend.pages.space);
-        tokens += attend.tokens;
+        const auto* attend = std::get_if<Attend>(&op);
+        if (attend == nullptr) continue;
+        spaces[static_cast<std::size_t>(group.numa_node)].push_back(attend->pages.space);
+        tokens += attend->tokens;
       }
   EXPECT_EQ(tokens, 256) << "of the image";
   ASSERT_FALSE(spaces[0].empty());
@@ -268,6 +270,37 @@ TEST(KvCacheCalls, EachNodesCoresAttendToWhatLiesThere) {
   EXPECT_NE(spaces[0][0], spaces[1][0]);
   for (const auto& of_node : spaces)
     for (const SpaceId space : of_node) EXPECT_EQ(space, of_node[0]);
+}
+
+// A flipped bit where the host's cores read, and where pages come back from to stay.
+TEST(KvCacheCalls, ASpoiledHostPageGivesNoOutput) {
+  for (const Action action : {Action::cpu_low, Action::streamed_low}) {
+    Engine engine;
+    engine.cache().set_placement(all(Action::resident_high, action));
+    const SequenceId sequence = engine.begin({{TokenClass::text, 20}, kImage});
+    ASSERT_EQ(engine.append(sequence, 0, 276), Status::ok);
+    engine.settle();
+    ASSERT_EQ(engine.attend(sequence, 0), Status::ok);
+    // All that lies on the hosts, one byte a page at least.
+    for (std::size_t host = 0; host < 2; ++host)
+      for (std::size_t at = 100; at < engine.host_memory(host).size(); at += 1024)
+        engine.host_memory(host)[at] ^= std::byte{4};
+    if (action == Action::cpu_low) {
+      EXPECT_EQ(engine.attend(sequence, 0), Status::checksum);
+    } else {
+      engine.cache().set_placement(all(Action::resident_high, Action::resident_low));
+    }
+    const std::vector<RuntimeEvent> events = engine.settle();
+    ASSERT_FALSE(events.empty());
+    EXPECT_EQ(events[0].kind, RuntimeEvent::Kind::lost);
+    EXPECT_EQ(events[0].status, Status::checksum);
+    EXPECT_EQ(events[0].first_token, 20) << "the image";
+    EXPECT_GT(engine.cache().counters().corrupt_pages, 0);
+    EXPECT_EQ(engine.attend(sequence, 0), Status::rejected);
+    ASSERT_EQ(engine.cache().truncate(sequence, 20).kept, 20);
+    ASSERT_EQ(engine.append(sequence, 20, 256), Status::ok);
+    EXPECT_EQ(engine.attend(sequence, 0), Status::ok);
+  }
 }
 
 // Pages of a layer are neighbours on the host: few copies bring them, none over a chunk's end.
