@@ -25,11 +25,14 @@ enum class Work : std::uint8_t {
   return_partials,
   attend,
   finish,
+  score,
+  bring_scores,
+  promote,
 };
 
-constexpr std::string_view kWorks[] = {"Append",         "Compress", "Fork",        "Leave",
-                                       "Arrive",         "Stage",    "SendQueries", "AttendOnCpu",
-                                       "ReturnPartials", "Attend",   "Finish"};
+constexpr std::string_view kWorks[] = {
+    "Append",      "Compress",       "Fork",   "Leave",  "Arrive", "Stage",       "SendQueries",
+    "AttendOnCpu", "ReturnPartials", "Attend", "Finish", "Score",  "BringScores", "Promote"};
 
 // By its first operation, but for the checker's poison, and by what that copies: the cache
 // registers the memory of the device, of the tables and of the host in turn; staging comes first on
@@ -46,14 +49,20 @@ std::optional<Work> work_of(const Device& device, QueueId queue, std::span<const
       return copy->to.offset < 3 * history_config({}).staging_slot_bytes ? Work::stage
                                                                          : Work::arrive;
     case QueueKind::d2h:
-      return copy->to.space.index == 1 ? Work::send_queries : Work::leave;
+      if (copy->to.space.index != 1) return Work::leave;
+      return copy->from.space.index == 0 ? Work::bring_scores : Work::send_queries;
     case QueueKind::host:
       return Work::attend_on_cpu;
     default:
       break;
   }
   if (copy != nullptr) return Work::fork;
-  if (std::holds_alternative<Decode>(op)) return Work::compress;
+  if (std::holds_alternative<Score>(op)) return Work::score;
+  if (std::holds_alternative<Decode>(op))
+    return std::any_of(first, ops.end(),
+                       [](const Op& any) { return std::holds_alternative<Append>(any); })
+               ? Work::promote
+               : Work::compress;
   if (std::holds_alternative<Append>(op) || std::holds_alternative<Encode>(op)) return Work::append;
   const bool ends = std::holds_alternative<Merge>(op) || std::holds_alternative<Finish>(op);
   return ends ? Work::finish : Work::attend;
@@ -138,7 +147,8 @@ TEST_P(KvCacheFault, CostsWhatItMustAndNoMore) {
   RecordProperty("lost_tokens", static_cast<int>(lost_tokens));
   RecordProperty("failed_steps", failed_steps);
   const bool writes = work == Work::append || work == Work::fork;
-  const bool moves = work == Work::compress || work == Work::leave || work == Work::arrive;
+  const bool moves = work == Work::compress || work == Work::leave || work == Work::arrive ||
+                     work == Work::score || work == Work::bring_scores || work == Work::promote;
   switch (harm) {
     case Harm::busy:
     case Harm::late:
