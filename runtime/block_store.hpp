@@ -112,6 +112,11 @@ class BlockStore {
     for (std::uint32_t i = 0; i < blocks_.size(); ++i)
       if (blocks_[i].owners > 0) use(BlockId{i, blocks_[i].generation}, blocks_[i]);
   }
+  template <typename Use>
+  void for_each(Use&& use) const {
+    for (std::uint32_t i = 0; i < blocks_.size(); ++i)
+      if (blocks_[i].owners > 0) use(BlockId{i, blocks_[i].generation}, blocks_[i]);
+  }
 
  private:
   std::vector<LayerKind> layer_kinds_;

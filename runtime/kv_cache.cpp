@@ -97,7 +97,8 @@ RuntimeConfig checked(RuntimeConfig config) {
   const auto refuse = [](bool when, const char* why) {
     if (when) throw Error(fmt::format("KV cache: {}", why));
   };
-  refuse(config.layers < 1 || config.kv_heads < 1 || config.query_heads % config.kv_heads != 0,
+  refuse(config.layers < 1 || config.kv_heads < 1 || config.query_heads < 1 ||
+             config.query_heads % config.kv_heads != 0,
          "a model has layers, and query heads that are a multiple of its KV heads");
   refuse(payload_bits(config.input) != 16, "queries, keys and values must be fp16 or bf16");
   refuse(!is_16bit(config.policy.high), "the policy's high precision must be of 16 bits");
@@ -108,6 +109,11 @@ RuntimeConfig checked(RuntimeConfig config) {
           !is_page({tokens, config.kv_heads, config.head_dim, low.value_or(config.policy.high)}),
           "there are no pages of this many tokens, heads and dimensions in the policy's formats");
   refuse(config.tensor_parallel_ranks < 1, "a tensor-parallel group has a rank at least");
+  refuse(config.window < 0, "a window is of some tokens, or 0");
+  refuse(config.overdue_ns < 1, "overdue_ns is a time");
+  refuse(config.verify_every < 0, "verify_every is a number of pages, or 0");
+  refuse(config.policy.pinned_tokens < 0 || config.policy.window_tokens < 0,
+         "a policy pins no negative number of tokens");
   refuse(config.staging_slots < 1, "staging needs a slot");
   refuse(config.staging_slot_bytes < largest_page_bytes(config),
          "a staging slot must hold the largest page");
@@ -335,7 +341,6 @@ Status KvCache::share_blocks(const Running& source, SequenceId copy) {
   Running& target = *find(copy);
   target.appended = source.appended;
   target.promotion = source.promotion;
-  ops_.clear();
   for (const Strand strand : kAllStrands)
     for (const BlockId from : blocks_of(source, strand)) {
       if (is_complete(blocks_[from])) {
@@ -348,6 +353,18 @@ Status KvCache::share_blocks(const Running& source, SequenceId copy) {
         return status;
       }
     }
+  // Only now: whoever makes room for pages needs the list of operations as well.
+  ops_.clear();
+  for (const Strand strand : {Strand::own, Strand::visual}) {
+    const std::vector<BlockId>& from = strand == Strand::own ? source.own : source.visual;
+    for (std::size_t i = 0; i < from.size(); ++i) {
+      const BlockId to = blocks_of(target, strand)[i];
+      if (to == from[i]) continue;
+      for (std::size_t layer = 0; layer < blocks_[to].pages.size(); ++layer)
+        if (const Address& slot = blocks_[to].pages[layer].now; slot.bytes > 0)
+          ops_.push_back(Copy{blocks_[from[i]].pages[layer].now, slot});
+    }
+  }
   if (!ops_.empty()) {
     if (!ledger_.has_room(compute_, 1, static_cast<int>(ops_.size()))) return Status::busy;
     const Submitted submitted = ledger_.submit(compute_, ops_, {});
@@ -395,7 +412,6 @@ Status KvCache::copy_block(BlockId from, SequenceId owner, std::vector<BlockId>&
     if (const Status status = take_device(page.bytes, *find(owner), slot); status != Status::ok)
       return status;
     ++block.parts[static_cast<std::size_t>(blocks_.kind(layer))].begun_layers;
-    ops_.push_back(Copy{page, slot});
   }
   return Status::ok;
 }
@@ -496,8 +512,9 @@ int KvCache::awake_sequences() const {
 
 std::string KvCache::describe() const {
   const auto line = [](std::string_view what, const PagePool& pool) {
-    return fmt::format("{} pages: {} of {} bytes, {} retired\n", what, pool.used_bytes(),
-                       pool.capacity_bytes(), pool.retired_bytes());
+    return fmt::format("{} pages: {} of {} bytes, {} retired, {:.0f} % fragmented\n", what,
+                       pool.used_bytes(), pool.capacity_bytes(), pool.retired_bytes(),
+                       100 * pool.slots().statistics().fragmentation());
   };
   std::string text = line("device", device_pool_);
   for (const Host& host : hosts_) text += line("host", host.pool);

@@ -19,6 +19,7 @@
 #include "runtime/block_store.hpp"
 #include "runtime/fenced_memory.hpp"
 #include "runtime/group_ledger.hpp"
+#include "runtime/kv_usage.hpp"
 #include "runtime/sequence_lists.hpp"
 #include "runtime/staging_ring.hpp"
 #include "runtime/token_choice.hpp"
@@ -83,6 +84,8 @@ class KvCache {
   /// first ones of images.
   std::span<const Tokens> promoted(SequenceId sequence, int layer) const;
   const RuntimeCounters& counters() const { return counters_; }
+  /// What lies where, now. Looks at every page: for metrics, not for every step.
+  KvUsage usage() const;
   /// One line for each sequence and pool: for people and for logs of what went wrong.
   std::string describe() const;
 
@@ -201,6 +204,7 @@ class KvCache {
   };
   struct Prefetched {
     int layer = 0;
+    bool partial = false;  // there were too few slots for all of it
     std::vector<StagedPart> parts{};
     Bytes bytes = 0;
     std::vector<int> slots{};  // by chunk
@@ -332,8 +336,8 @@ class KvCache {
                  const LayoutExtent& extent, bool staged_only);
   void add_staged(AttendPart part, int layer, StagedPart staged);
   std::span<const AttendPart> parts_of_chunk(int chunk) const;
-  bool is_prefetched(int layer) const;
-  bool queues_have_room(std::span<const AttendRequest> batch, bool ahead, int scores) const;
+  int prefetched_chunks(int layer) const;
+  bool queues_have_room(std::span<const AttendRequest> batch, int ahead, int scores) const;
   bool reserve(std::span<const AttendRequest> batch, int layer, bool causal);
   bool reserve_request(const AttendRequest& request, int layer, bool causal, RequestRoom& room);
   bool reserve_part(AttendPart& part, const AttendRequest& request, int layer, bool causal);
@@ -347,7 +351,7 @@ class KvCache {
   Address hidden_of(const AttendPart& part) const;
   Submitted submit_part(QueueId queue, std::span<const Ticket> after, int layer);
   void add_group(Ticket ticket, int layer, Errand::Kind kind = Errand::Kind::step);
-  Status submit_step(std::span<const AttendRequest> batch, int layer, bool ahead,
+  Status submit_step(std::span<const AttendRequest> batch, int layer, int ahead,
                      std::span<const Ticket> after, Ticket& merged);
   Status submit_cpu(std::span<const AttendRequest> batch, int layer, std::vector<Ticket>& done);
   Submitted submit_chunk(std::span<const AttendRequest> batch, int layer, int chunk, int slot,
@@ -364,7 +368,7 @@ class KvCache {
   std::optional<Promotion> promotion_of(std::span<const Segment> prompt) const;
   bool is_candidate(const Block& block, LayerKind kind) const;
   bool candidates_fit(std::span<const AppendRequest> batch, int layer) const;
-  void plan_scores(std::span<const AttendRequest> batch, int layer, bool ahead, bool partial);
+  void plan_scores(std::span<const AttendRequest> batch, int layer, int ahead, bool partial);
   bool reserve_scores(Probing& probing);
   void forget_scores(Probing& probing);
   void submit_scores(std::span<const AttendRequest> batch, int layer, Ticket merged);

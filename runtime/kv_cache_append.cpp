@@ -165,7 +165,6 @@ void KvCache::finish_append(std::span<const AppendRequest> batch, int layer, Tic
   errand.step = step_;
   for (const AppendPiece& of : pieces_) {
     const LayoutPiece& piece = of.piece;
-    counters_.appended_tokens += piece.tokens;
     const BlockId id = blocks_of(*find(batch[of.request].sequence),
                                  piece.strand)[static_cast<std::size_t>(piece.block)];
     Block& block = blocks_[id];
@@ -176,6 +175,7 @@ void KvCache::finish_append(std::span<const AppendRequest> batch, int layer, Tic
     if (++part.closed_layers == blocks_.layers_of(kind) && piece.strand == Strand::visual) wish(id);
   }
   for (const AppendRequest& request : batch) {
+    counters_.appended_tokens += request.tokens;
     Running& sequence = *find(request.sequence);
     Tokens& appended = sequence.appended[static_cast<std::size_t>(layer)];
     errand.given.push_back({request.sequence, sequence.epoch, appended});

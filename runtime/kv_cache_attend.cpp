@@ -27,7 +27,7 @@ Attended KvCache::attend(std::span<const AttendRequest> batch, int layer, bool p
   }
   if (const Status status = lay_out(batch_, layer, false); status != Status::ok)
     return {status == Status::busy ? no_room(status) : status};
-  const bool ahead = is_prefetched(layer);
+  const int ahead = prefetched_chunks(layer);
   // What does not fit while nothing is in use never will.
   const bool idle = ledger_.idle(), rings_empty = partials_.empty() && tables_.empty();
   if (!queues_have_room(batch, ahead, 0)) return {idle ? Status::rejected : no_room(Status::busy)};
@@ -162,19 +162,20 @@ std::span<const KvCache::AttendPart> KvCache::parts_of_chunk(int chunk) const {
 }
 
 // `scores`: lists of pages whose tokens are scored.
-bool KvCache::queues_have_room(std::span<const AttendRequest> batch, bool ahead, int scores) const {
-  const int copies = ahead ? 0 : copies_;
+bool KvCache::queues_have_room(std::span<const AttendRequest> batch, int ahead, int scores) const {
+  const int copies = ahead < chunks_ ? copies_ : 0;
   const auto requests = static_cast<int>(batch.size()),
              parts = static_cast<int>(parts_.size() + staged_parts_.size()),
-             staged = static_cast<int>(staged_.size()), hosts = static_cast<int>(hosts_.size());
+             staged = static_cast<int>(staged_.size());
   Tokens staged_pages = 0;
   for (const StagedPart& part : staged_) staged_pages += part.pages;
   const int verified =
       config_.verify_every > 0 ? static_cast<int>(staged_pages / config_.verify_every) + 1 : 0;
   const int cpu_groups = parts > staged ? 1 : 0, score_groups = scores > 0 ? 1 : 0;
+  if (chunks_ > 0 && staging_.is_doomed()) return false;
   if (!ledger_.has_room(compute_, 2 + chunks_ + score_groups,
-                        parts + verified + 2 * requests + scores) ||
-      !ledger_.has_room(h2d_, hosts + (ahead ? 0 : chunks_), copies + parts) ||
+                        2 * parts + verified + 2 * requests + scores) ||
+      !ledger_.has_room(h2d_, chunks_ - ahead, copies) ||
       !ledger_.has_room(d2h_, cpu_groups + score_groups, requests + scores))
     return false;
   return std::all_of(hosts_.begin(), hosts_.end(), [&](const Host& host) {
@@ -322,7 +323,7 @@ void KvCache::add_group(Ticket ticket, int layer, Errand::Kind kind) {
   ++steps_.back().groups;
 }
 
-Status KvCache::submit_step(std::span<const AttendRequest> batch, int layer, bool ahead,
+Status KvCache::submit_step(std::span<const AttendRequest> batch, int layer, int ahead,
                             std::span<const Ticket> after, Ticket& merged) {
   after_.assign(after.begin(), after.end());
   // Attention to resident pages first: it covers the copies.
@@ -336,7 +337,7 @@ Status KvCache::submit_step(std::span<const AttendRequest> batch, int layer, boo
   std::vector<Ticket> before;
   if (const Status status = submit_cpu(batch, layer, before); status != Status::ok) return status;
   Prefetched staged;
-  if (ahead) {
+  if (ahead > 0) {
     staged = std::move(prefetched_.front());
     prefetched_.pop_front();
     for (const int slot : staged.slots) staging_[slot].waits = false;
@@ -346,7 +347,7 @@ Status KvCache::submit_step(std::span<const AttendRequest> batch, int layer, boo
   for (int chunk = 0; chunk < chunks_; ++chunk) {
     int slot;
     Ticket copied;
-    if (ahead) {
+    if (chunk < ahead) {
       slot = staged.slots[static_cast<std::size_t>(chunk)];
       copied = staged.copied[static_cast<std::size_t>(chunk)];
     } else {
@@ -361,6 +362,9 @@ Status KvCache::submit_step(std::span<const AttendRequest> batch, int layer, boo
     staging_[slot].last_reader = last.ticket;
   }
   ops_.clear();
+  for (const AttendPart& part : parts_)
+    if (part.list->place == PagePlace::cpu)
+      ops_.push_back(Copy{part.partials, part.device_partials});
   for (std::size_t r = 0; r < batch.size(); ++r) add_merge(batch[r], request_rooms_[r]);
   before.push_back(last.ticket);
   const Submitted end = submit_part(compute_, before, layer);
@@ -382,8 +386,8 @@ void KvCache::add_merge(const AttendRequest& request, const RequestRoom& room) {
                     config_.head_dim, config_.input);
 }
 
-// Queries go to the host, the cores of each node attend to what lies there, and their partials come
-// back.
+// Queries go to the host and the cores of each node attend to what lies there. Their partials come
+// back with the merge: on the link they would wait behind what is brought ahead.
 Status KvCache::submit_cpu(std::span<const AttendRequest> batch, int layer,
                            std::vector<Ticket>& done) {
   ops_.clear();
@@ -403,14 +407,10 @@ Status KvCache::submit_cpu(std::span<const AttendRequest> batch, int layer,
         add_attend(part, batch[static_cast<std::size_t>(part.request)], hosts_[node].pool.where(),
                    part.list->layers[static_cast<std::size_t>(layer)].table);
     if (ops_.empty()) continue;
-    Submitted submitted = submit_part(hosts_[node].queue, std::span(&queries.ticket, 1), layer);
-    if (submitted.status != Status::ok) return submitted.status;
-    ops_.clear();
-    for (const AttendPart& part : parts_)
-      if (here(part)) ops_.push_back(Copy{part.partials, part.device_partials});
-    submitted = submit_part(h2d_, std::span(&submitted.ticket, 1), layer);
-    if (submitted.status != Status::ok) return submitted.status;
-    done.push_back(submitted.ticket);
+    const Submitted attended =
+        submit_part(hosts_[node].queue, std::span(&queries.ticket, 1), layer);
+    if (attended.status != Status::ok) return attended.status;
+    done.push_back(attended.ticket);
   }
   return Status::ok;
 }
@@ -489,10 +489,15 @@ bool KvCache::cancel(std::uint64_t step_id) {
   return false;
 }
 
-// Whether exactly what has to be staged was brought ahead.
-bool KvCache::is_prefetched(int layer) const {
-  return !prefetched_.empty() && prefetched_.front().layer == layer && !staged_.empty() &&
-         prefetched_.front().parts == staged_;
+// How much of what has to be staged, exactly as it has to be, was brought ahead.
+int KvCache::prefetched_chunks(int layer) const {
+  if (prefetched_.empty() || prefetched_.front().layer != layer || staged_.empty()) return 0;
+  const Prefetched& ahead = prefetched_.front();
+  const auto chunks = static_cast<int>(ahead.slots.size());
+  if (ahead.parts.size() > staged_.size() || chunks > chunks_) return 0;
+  const auto end = staged_.begin() + static_cast<std::ptrdiff_t>(ahead.parts.size());
+  const bool same = std::equal(ahead.parts.begin(), ahead.parts.end(), staged_.begin());
+  return same && (end == staged_.end() || end->chunk >= chunks) ? chunks : 0;
 }
 
 Status KvCache::prefetch(std::span<const SequenceId> batch) {
@@ -512,6 +517,7 @@ Status KvCache::prefetch(std::span<const SequenceId> batch) {
 void KvCache::prefetch_after(int layer) {
   // All layers of a kind have their blocks in the same places.
   std::array<bool, kLayerKinds> streams{true, true};
+  if (!prefetched_.empty() && prefetched_.back().partial) return;
   int target = prefetched_.empty() ? layer : prefetched_.back().layer;
   for (int i = 0; i < config_.layers && staging_.free_slots() > 0; ++i) {
     target = (target + 1) % config_.layers;
@@ -524,10 +530,15 @@ void KvCache::prefetch_after(int layer) {
   }
 }
 
+// As much of it as there are slots for. False: no more layers can follow.
 bool KvCache::prefetch_layer(int layer) {
-  if (chunks_ > staging_.free_slots() || !ledger_.has_room(h2d_, chunks_, copies_)) return false;
-  Prefetched staged{.layer = layer, .parts = staged_, .bytes = staged_bytes_};
-  for (int chunk = 0; chunk < chunks_; ++chunk) {
+  const int chunks = std::min(chunks_, staging_.free_slots());
+  if (staging_.is_doomed() || !ledger_.has_room(h2d_, chunks, copies_)) return false;
+  Prefetched staged{.layer = layer, .partial = chunks < chunks_};
+  for (const StagedPart& part : staged_)
+    if (part.chunk < chunks) staged.parts.push_back(part);
+  const Bytes before = counters_.streamed_bytes;
+  for (int chunk = 0; chunk < chunks; ++chunk) {
     const int slot = staging_.take();
     const Submitted copied = copy_chunk(layer, chunk, slot);
     if (copied.status != Status::ok) {
@@ -542,9 +553,10 @@ bool KvCache::prefetch_layer(int layer) {
     staged.slots.push_back(slot);
     staged.copied.push_back(copied.ticket);
   }
+  staged.bytes = counters_.streamed_bytes - before;
   counters_.prefetched_bytes += staged.bytes;
   prefetched_.push_back(std::move(staged));
-  return true;
+  return chunks == chunks_;
 }
 
 void KvCache::drop_prefetched() {

@@ -424,6 +424,7 @@ void KvCache::collect(const Completion& completion) {
   const Status status = completion.status;
   if (status != Status::ok) ++counters_.failed_groups;
   if (status == Status::timeout) ++counters_.timeouts;
+  staging_.ended(errand.ticket);
   switch (errand.kind) {
     case Errand::Kind::append:
       if (status != Status::ok) end_append(errand, status);
@@ -440,6 +441,7 @@ void KvCache::collect(const Completion& completion) {
               (step.status == Status::ok || step.status == Status::cancelled))
             step.status = status;
         }
+      if (status != Status::ok) staging_.failed();
       if (status == Status::checksum) find_corruption(errand.layer);
       break;
     case Errand::Kind::score:
@@ -454,7 +456,12 @@ void KvCache::collect(const Completion& completion) {
       end_promotion(errand, status);
       break;
     case Errand::Kind::prefetch:
-      break;  // a step that reads what it did not bring is cancelled
+      // A step that reads what it did not bring is cancelled; the next one brings its own.
+      if (status != Status::ok) {
+        staging_.failed();
+        drop_prefetched();
+      }
+      break;
   }
   end_steps();
 }
@@ -462,6 +469,12 @@ void KvCache::collect(const Completion& completion) {
 // An append that failed. What fails half-way may have spoiled the whole of its pages: those of its
 // first tokens hold older ones too, also where its own have been truncated since.
 void KvCache::end_append(const Errand& errand, Status status) {
+  // What would wait for it would be cancelled, and tried again. Its pages are not closed.
+  blocks_.for_each([&](BlockId, Block& block) {
+    if (block.last_write != errand.ticket) return;
+    block.last_write = {};
+    for (Part& part : block.parts) part.closed_layers = 0;
+  });
   const bool spoils = status != Status::rejected && status != Status::cancelled;
   for (const Given& given : errand.given) {
     spoil_steps(given.sequence, errand.step, status);

@@ -44,7 +44,7 @@ bool KvCache::candidates_fit(std::span<const AppendRequest> batch, int layer) co
 }
 
 // What sequences with an open choice come to see in this step, and room for scores of that.
-void KvCache::plan_scores(std::span<const AttendRequest> batch, int layer, bool ahead,
+void KvCache::plan_scores(std::span<const AttendRequest> batch, int layer, int ahead,
                           bool partial) {
   probings_.clear();
   if (blocks_.kind(layer) != LayerKind::planned) return;

@@ -4,6 +4,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
+#include <memory>
 #include <new>
 #include <type_traits>
 #include <utility>
@@ -12,9 +14,11 @@
 #include "modalkv/page.hpp"
 #include "offload/host_device.hpp"
 #include "offload/host_pools.hpp"
+#include "offload/tracing_device.hpp"
+#include "runtime/admin_server.hpp"
 #include "runtime/kv_cache.hpp"
-#include "scheduler/batch_demand.hpp"
-#include "scheduler/planner.hpp"
+#include "runtime/metrics.hpp"
+#include "runtime/step_watch.hpp"
 
 namespace modalkv {
 namespace {
@@ -40,6 +44,29 @@ class Slab {
   std::size_t size_;
   std::byte* memory_ = nullptr;
 };
+
+// Sizes with which no arithmetic overflows, and which no machine of ours exceeds.
+const RuntimeConfig& within_reason(const RuntimeConfig& config) {
+  constexpr Bytes kMostBytes = Bytes{1} << 46;
+  constexpr int kMostLayers = 4096, kMostQueryHeads = 65536, kMostThreads = 4096;
+  const auto refuse = [](std::int64_t value, std::int64_t most, const char* what) {
+    if (value > most)
+      throw Error(fmt::format("runtime: {} {}, expected {} at most", value, what, most));
+  };
+  for (const Bytes bytes : {config.device_bytes, config.host_bytes, config.tables_bytes,
+                            config.staging_slot_bytes, config.partials_bytes})
+    refuse(bytes, kMostBytes, "bytes of memory");
+  refuse(config.layers, kMostLayers, "layers");
+  refuse(config.query_heads, kMostQueryHeads, "query heads");
+  refuse(config.staging_slots, kMostLayers, "staging slots");
+  refuse(config.attention_threads, kMostThreads, "threads for attention");
+  return config;
+}
+
+// Nobody waits for longer.
+Nanos within_a_day(Nanos timeout_ns) {
+  return std::clamp(timeout_ns, Nanos{0}, 86400 * kSecond);
+}
 
 constexpr Bytes kHeadroomBytes = 256 * kMiB;
 
@@ -74,13 +101,28 @@ std::vector<QueueInfo> queues_of(const RuntimeConfig& config,
 }
 
 constexpr Nanos kFirstChunkNanos = 2 * kSecond;
+constexpr std::size_t kTracedGroups = 16'384;
+
+// Of all pools.
+std::vector<DegradedMode> degraded_modes(const HostPools& pools) {
+  DegradedMode unpinned{"host_memory_not_pinned"}, unbound{"host_memory_not_bound_to_its_node"},
+      misplaced{"host_memory_on_another_node"}, smaller{"host_memory_smaller_than_asked"};
+  for (std::size_t i = 0; i < pools.size(); ++i) {
+    const HostPoolReport report = pools[i].report();
+    unpinned.degraded |= report.unpinned_chunks > 0;
+    unbound.degraded |= report.unbound_chunks > 0 || report.unbound_threads > 0;
+    misplaced.degraded |= report.misplaced_pages > 0;
+    smaller.degraded |= !report.growing && report.usable_bytes < report.asked_bytes;
+  }
+  return {{"device_is_host_memory", true}, unpinned, unbound, misplaced, smaller};
+}
 
 }  // namespace
 
 class Runtime::Impl {
  public:
   explicit Impl(const RuntimeConfig& config)
-      : config_(config),
+      : config_(within_reason(config)),
         topology_(read_topology()),
         homes_(homes(topology_, config)),
         pools_(homes_,
@@ -91,19 +133,28 @@ class Runtime::Impl {
         device_memory_(config.device_memory.empty() ? config.device_bytes : 0),
         tables_(config.tables_bytes),
         device_(queues_of(config, homes_)),
-        cache_(device_, config, memory()) {
+        tracing_(device_, config.admin ? kTracedGroups : 1),
+        cache_(tracing_, config, memory()),
+        watch_(tracing_, config) {
     pools_.wait_usable(0, 1, kFirstChunkNanos);
     grow();
+    if (!config.admin) return;
+    tracing_.record(true);
+    const auto queues = tracing_.queues();
+    admin_ = std::make_unique<AdminServer>(*config.admin,
+                                           std::vector<QueueInfo>(queues.begin(), queues.end()),
+                                           snapshot({true, true, true}));
   }
 
   KvCache& cache() {
     grow();
+    serve();
     return cache_;
   }
   const KvCache& cache() const { return cache_; }
 
   void register_memory(std::span<std::byte> memory) {
-    const RegisteredSpace registered = device_.register_space(
+    const RegisteredSpace registered = tracing_.register_space(
         {SpaceInfo::Kind::device, static_cast<Bytes>(memory.size()), memory.data()});
     if (registered.status != Status::ok)
       throw Error(fmt::format("runtime: {} bytes of engine memory cannot be registered: {}",
@@ -127,23 +178,54 @@ class Runtime::Impl {
     return call(cache(), after_);
   }
 
+  Status append(std::span<const AppendRequest> batch, int layer,
+                std::span<const EngineEvent> events) {
+    return after(events, [&](KvCache& cache, const std::vector<Ticket>& tickets) {
+      watch_.before(layer, false);
+      return cache.append(batch, layer, tickets);
+    });
+  }
+
+  using Attends = Attended (KvCache::*)(std::span<const AttendRequest>, int,
+                                        std::span<const Ticket>, EngineEvent);
+  Attended attend(Attends attends, std::span<const AttendRequest> batch, int layer,
+                  std::span<const EngineEvent> events, EngineEvent done) {
+    return after(events, [&](KvCache& cache, const std::vector<Ticket>& tickets) {
+      watch_.before(layer, true);
+      const Attended attended = (cache.*attends)(batch, layer, tickets, done);
+      if (attended.status == Status::ok) watch_.attended(batch, layer);
+      return attended;
+    });
+  }
+
+  // `call(cache)`, which waits; then what came of the steps that have ended.
+  template <typename Call>
+  auto wait(Call&& call) {
+    const auto result = call(cache());
+    if (const auto planned = watch_.look([&] { return batch(); }))
+      cache_.set_placement(planned->placement);
+    serve();
+    return result;
+  }
+
   std::optional<Plan> replan(const ModelGeometry& model, const HardwareProfile& hardware) {
-    const ModelGeometry share = rank_share(model, config_.tensor_parallel_ranks);
-    const CostModel cost(share, hardware);
-    const BatchDemand demand(share, config_.policy, cost, 1);
-    const auto [text, visual] = cache_.held_tokens();
-    const PermissionCounts counts = count_permissions(config_.policy, text, visual);
-    StepProblem problem =
-        demand.problem({counts.high_only, counts.text_low, counts.visual_low, text + visual});
-    const Tokens sequences = cache_.awake_sequences();
-    problem.compute = cost.compute({.decode_tokens = sequences, .sampled_tokens = sequences});
-    problem.device_budget_bytes = cache_.device_page_bytes();
-    // What it is going to be, however far each rank's pools have grown.
-    problem.host_budget_bytes = config_.host_bytes;
-    const auto placement = plan_placement(problem);
-    if (!placement) return {};
-    cache_.set_placement(*placement);
-    return describe_plan(problem, *placement);
+    const auto planned =
+        watch_.plan(rank_share(model, config_.tensor_parallel_ranks), hardware, batch());
+    if (!planned) return {};
+    cache_.set_placement(planned->placement);
+    return planned->plan;
+  }
+
+  std::string plan_history() const { return watch_.plan_history(); }
+  std::uint16_t admin_port() const { return admin_ == nullptr ? 0 : admin_->port(); }
+
+  RuntimeMetrics metrics() const {
+    RuntimeMetrics metrics{.usage = cache_.usage(),
+                           .counters = cache_.counters(),
+                           .degraded = degraded_modes(pools_),
+                           .uptime_ns = tracing_.now()};
+    watch_.fill(metrics);
+    return metrics;
   }
 
   std::string describe() const {
@@ -163,7 +245,7 @@ class Runtime::Impl {
     if (policy.visual_low)
       text += capacity("of an image, compressed",
                        token_bytes(config_.visual_page_tokens, *policy.visual_low));
-    return text + pools_.describe() + "\n" + cache_.describe();
+    return text + pools_.describe() + "\n" + plan_history() + cache_.describe();
   }
 
  private:
@@ -199,6 +281,25 @@ class Runtime::Impl {
     return bytes;
   }
 
+  RunningBatch batch() const {
+    const auto [text, visual] = cache_.held_tokens();
+    // Of the host what it is going to be, however far each rank's pools have grown.
+    return {text, visual, cache_.awake_sequences(), cache_.device_page_bytes(), config_.host_bytes};
+  }
+
+  // What somebody asks the admin server for.
+  void serve() {
+    if (admin_ != nullptr && admin_->wanted()) admin_->publish(snapshot(admin_->take_wanted()));
+  }
+
+  AdminSnapshot snapshot(const AdminServer::Wanted& wanted) const {
+    AdminSnapshot snapshot{.at = std::chrono::steady_clock::now()};
+    if (wanted.metrics) snapshot.metrics = metrics();
+    if (wanted.state) snapshot.state = describe();
+    if (wanted.trace) snapshot.groups = watch_.groups(config_.admin->trace_steps);
+    return snapshot;
+  }
+
   // Tickets for what a call waits for. An event that is asked for again has its ticket still.
   Status import(std::span<const EngineEvent> events, std::vector<Ticket>& tickets) {
     std::erase_if(imported_, [](const auto& known) { return has_happened(known.first); });
@@ -213,7 +314,7 @@ class Runtime::Impl {
         tickets.push_back(known->second);
         continue;
       }
-      const Submitted submitted = device_.import_event(event);
+      const Submitted submitted = tracing_.import_event(event);
       if (submitted.status != Status::ok) return submitted.status;
       imported_.push_back({event, submitted.ticket});
       tickets.push_back(submitted.ticket);
@@ -229,10 +330,13 @@ class Runtime::Impl {
   HostPools pools_;
   Slab device_memory_, tables_;
   HostDevice device_;
+  TracingDevice tracing_;
   KvCache cache_;
+  StepWatch watch_;
   std::vector<EngineMemory> engine_;
   std::vector<std::pair<EngineEvent, Ticket>> imported_;  // and not yet happened
   std::vector<Ticket> after_;
+  std::unique_ptr<AdminServer> admin_;
 };
 
 Runtime::Runtime(const RuntimeConfig& config) : impl_(std::make_unique<Impl>(config)) {}
@@ -256,21 +360,15 @@ Status Runtime::reserve(SequenceId sequence, Tokens tokens) {
 }
 Status Runtime::append(std::span<const AppendRequest> batch, int layer,
                        std::span<const EngineEvent> after) {
-  return impl_->after(after, [&](KvCache& cache, const std::vector<Ticket>& tickets) {
-    return cache.append(batch, layer, tickets);
-  });
+  return impl_->append(batch, layer, after);
 }
 Attended Runtime::attend(std::span<const AttendRequest> batch, int layer,
                          std::span<const EngineEvent> after, EngineEvent done) {
-  return impl_->after(after, [&](KvCache& cache, const std::vector<Ticket>& tickets) {
-    return cache.attend(batch, layer, tickets, done);
-  });
+  return impl_->attend(&KvCache::attend, batch, layer, after, done);
 }
 Attended Runtime::attend_partial(std::span<const AttendRequest> batch, int layer,
                                  std::span<const EngineEvent> after, EngineEvent done) {
-  return impl_->after(after, [&](KvCache& cache, const std::vector<Ticket>& tickets) {
-    return cache.attend_partial(batch, layer, tickets, done);
-  });
+  return impl_->attend(&KvCache::attend_partial, batch, layer, after, done);
 }
 bool Runtime::cancel(std::uint64_t step) {
   return impl_->cache().cancel(step);
@@ -294,10 +392,10 @@ Status Runtime::release(SequenceId sequence) {
   return impl_->cache().release(sequence);
 }
 std::optional<RuntimeEvent> Runtime::poll(Nanos timeout_ns) {
-  return impl_->cache().poll(timeout_ns);
+  return impl_->wait([&](KvCache& cache) { return cache.poll(within_a_day(timeout_ns)); });
 }
 Status Runtime::wait(std::uint64_t step, Nanos timeout_ns) {
-  return impl_->cache().wait(step, timeout_ns);
+  return impl_->wait([&](KvCache& cache) { return cache.wait(step, within_a_day(timeout_ns)); });
 }
 std::optional<Plan> Runtime::replan(const ModelGeometry& model, const HardwareProfile& hardware) {
   return impl_->replan(model, hardware);
@@ -310,6 +408,15 @@ const RuntimeCounters& Runtime::counters() const {
 }
 std::string Runtime::describe() const {
   return impl_->describe();
+}
+std::string Runtime::plan_history() const {
+  return impl_->plan_history();
+}
+std::string Runtime::metrics() const {
+  return prometheus_text(impl_->metrics());
+}
+std::uint16_t Runtime::admin_port() const {
+  return impl_->admin_port();
 }
 
 }  // namespace modalkv

@@ -2,6 +2,7 @@
 // them. Slots are filled in turn; one is filled again after its last reader.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "offload/device.hpp"
@@ -20,6 +21,7 @@ class StagingRing {
     Address where{};
     Ticket last_reader{};  ///< copies into it come after
     bool waits = false;    ///< filled ahead and not read yet
+    bool doomed = false;   ///< what comes after its last reader would be cancelled
   };
 
   Bytes slot_bytes() const { return slots_.front().where.bytes; }
@@ -35,6 +37,19 @@ class StagingRing {
     const int slot = static_cast<int>(index(next_));
     next_ = static_cast<int>(index(next_ + 1));
     return slot;
+  }
+  /// A group has ended: nothing has to wait for it any more.
+  void ended(Ticket group) {
+    for (Slot& slot : slots_)
+      if (slot.last_reader == group) slot.last_reader = {}, slot.doomed = false;
+  }
+  /// A group has failed. Readers in flight may come after it and will be cancelled, and so would
+  /// all that follows them, one after another: nothing may before they have ended.
+  void failed() {
+    for (Slot& slot : slots_) slot.doomed = slot.last_reader != Ticket{};
+  }
+  bool is_doomed() const {
+    return std::any_of(slots_.begin(), slots_.end(), [](const Slot& slot) { return slot.doomed; });
   }
   /// Gives back the latest `count` that were taken.
   void untake(int count) { next_ = static_cast<int>(index(next_ + slots() - count)); }

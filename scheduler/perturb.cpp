@@ -45,4 +45,25 @@ HardwareProfile perturbed(const HardwareProfile& hardware, double fraction, std:
   return result;
 }
 
+HardwareProfile scaled(const HardwareProfile& hardware, const RateFactors& factors) {
+  HardwareProfile result = hardware;
+  const auto scale = [](Sourced<double>& number, double factor) {
+    number.value *= factor;
+    if (factor != 1) number.evidence = Evidence::fitted;
+  };
+  GpuProfile& gpu = result.gpu;
+  for (Sourced<double>* rate : {&gpu.memory_bytes_per_s, &gpu.flops_16bit})
+    scale(*rate, factors.gpu);
+  for (Sourced<double>* latency :
+       {&gpu.attention_launch_ns, &gpu.small_ops_ns_per_layer, &gpu.small_ops_ns_per_token,
+        &gpu.step_host_ns, &gpu.handover_ns})
+    scale(*latency, 1 / factors.gpu);
+  scale(result.link.h2d_bytes_per_s, factors.link);
+  scale(result.link.d2h_bytes_per_s, factors.link);
+  scale(result.link.descriptor_ns, 1 / factors.link);
+  for (LinkPoint& point : result.link.piece_table.value) point.bytes_per_s *= factors.link;
+  for (NumaNode& node : result.host.numa_nodes.value) node.dram_bytes_per_s *= factors.host;
+  return result;
+}
+
 }  // namespace modalkv

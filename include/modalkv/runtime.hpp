@@ -25,6 +25,16 @@
 
 namespace modalkv {
 
+/// A small HTTP server on a thread of its own, for operators: GET /metrics (Prometheus' text),
+/// /state (`describe`), /trace (the latest steps, for Perfetto) and /healthz. It asks no one who
+/// they are: an address that others can reach shows them all that. Answers are refreshed by the
+/// engine's next call, so an engine that calls nothing shows what was before, and how old that is.
+struct AdminConfig {
+  std::string address = "127.0.0.1";
+  std::uint16_t port = 0;  ///< 0: any that is free, see `admin_port`
+  int trace_steps = 16;    ///< in /trace, as far as 16,384 groups of operations go
+};
+
 struct RuntimeConfig {
   int layers = 1;
   int query_heads = 1;
@@ -52,6 +62,8 @@ struct RuntimeConfig {
   /// Of a tensor-parallel group this rank holds `kv_heads` of the model's. Ranks with the same
   /// configuration and the same calls make the same plans.
   int tensor_parallel_ranks = 1;
+
+  std::optional<AdminConfig> admin{};  ///< nothing: no server
 };
 
 /// Names a sequence until it is released; then it names nothing.
@@ -136,7 +148,7 @@ struct RuntimeCounters {
 class Runtime {
  public:
   /// Allocates device memory, reserves host memory and starts the device's threads. Without a GPU
-  /// the device is memory of this process. Throws Error.
+  /// the device is memory of this process. Throws Error, also where the admin server cannot listen.
   explicit Runtime(const RuntimeConfig& config);
   Runtime(Runtime&&) noexcept;
   ~Runtime();
@@ -204,14 +216,24 @@ class Runtime {
   Status wait(std::uint64_t step, Nanos timeout_ns);
 
   /// Plans for the sequences that run now and moves their KV accordingly. Nothing where not even
-  /// the most compact placement fits: the plan stays as it was.
+  /// the most compact placement fits: the plan stays as it was. Both are remembered: from now on
+  /// `poll` and `wait` compare the time of decode steps with the plan's, and plan again when they
+  /// drift apart, for a machine as fast as it was found to be. Not in a tensor-parallel group,
+  /// whose ranks have to plan alike: there the engine asks all of them.
   std::optional<Plan> replan(const ModelGeometry& model, const HardwareProfile& hardware);
 
   /// Appended to a layer and not lost.
   Tokens tokens(SequenceId sequence, int layer) const;
   const RuntimeCounters& counters() const;
-  /// Lines for people: memory, capacity in tokens, sequences and where their blocks are.
+  /// Lines for people: memory, capacity in tokens, plans, sequences and where their blocks are.
   std::string describe() const;
+  /// The latest plans and why they were made, a line each.
+  std::string plan_history() const;
+  /// What the admin server serves at /metrics, of now: for engines with a server of their own.
+  /// Queues and steps are in it once an admin server or a plan has them watched.
+  std::string metrics() const;
+  /// Where the admin server listens; 0: there is none.
+  std::uint16_t admin_port() const;
 
  private:
   class Impl;

@@ -1,4 +1,4 @@
-# Installs BUILD below WORK, builds and runs CONSUMER and the example engine against it, and runs the
+# Installs BUILD below WORK, builds and runs CONSUMER and the example engines against it, and runs the
 # installed program.
 function(run)
   execute_process(COMMAND ${ARGN} WORKING_DIRECTORY ${WORK} RESULT_VARIABLE code
@@ -34,6 +34,8 @@ build(${CONSUMER})
 expect("^linked modalkv ${VERSION}\n$")
 build(${EXAMPLES}/engine_loop)
 expect("the first [0-9]+ of 32 answered tokens are the same")
+build(${EXAMPLES}/engine_loop_c)
+expect("3 sequences answered 48 tokens")
 
 if(EXISTS ${WORK}/prefix/bin/modalkv)
   unset(ENV{MODALKV_PROFILE_DIR})

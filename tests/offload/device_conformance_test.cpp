@@ -32,8 +32,9 @@ class DeviceConformance : public testing::Test {
   }
 };
 
-using Targets = testing::Types<Sim, JitteredSim, Host, Checked<Sim>, Checked<Host>, Faultless<Sim>,
-                               Faultless<Host>, Checked<Faultless<Host>>>;
+using Targets =
+    testing::Types<Sim, JitteredSim, Host, Checked<Sim>, Checked<Host>, Faultless<Sim>,
+                   Faultless<Host>, Checked<Faultless<Host>>, Traced<Sim>, Traced<Host>>;
 
 struct TargetNames {
   template <typename T>
@@ -45,6 +46,8 @@ struct TargetNames {
     if (std::is_same_v<T, Checked<Host>>) return "CheckedHost";
     if (std::is_same_v<T, Faultless<Sim>>) return "FaultlessSim";
     if (std::is_same_v<T, Faultless<Host>>) return "FaultlessHost";
+    if (std::is_same_v<T, Traced<Sim>>) return "TracedSim";
+    if (std::is_same_v<T, Traced<Host>>) return "TracedHost";
     return "CheckedFaultlessHost";
   }
 };

@@ -9,6 +9,7 @@
 #include "offload/fault_device.hpp"
 #include "offload/host_device.hpp"
 #include "offload/sim_device.hpp"
+#include "offload/tracing_device.hpp"
 
 namespace modalkv {
 
@@ -62,6 +63,14 @@ struct Faultless {
   static constexpr bool kVirtualTime = Inner::kVirtualTime;
   Inner inner;
   FaultDevice device{inner.device, {}};
+};
+
+template <typename Inner>
+struct Traced {
+  static constexpr bool kVirtualTime = Inner::kVirtualTime;
+  Traced() { device.record(true); }
+  Inner inner;
+  TracingDevice device{inner.device, 4096};
 };
 
 /// Memory that lives as long as a test's device.

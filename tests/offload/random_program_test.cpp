@@ -132,8 +132,12 @@ TEST(RandomProgram, AForgottenDependencyIsFoundExactlyWhereNothingElseOrders) {
               before[h] = true;
           }
         }
+        // What comes after it is ordered as before where it is, and is refused where it is not.
+        RandomProgram so_far;
+        so_far.groups.assign(program.groups.begin(),
+                             program.groups.begin() + static_cast<std::ptrdiff_t>(g) + 1);
         Checked<Sim> checked;
-        const Outcome outcome = on_device(checked.device, program, g, which);
+        const Outcome outcome = on_device(checked.device, so_far, g, which);
         ASSERT_EQ(outcome.all_submitted, before[forgotten])
             << "seed " << seed << ", group " << g << " without waiting for " << forgotten;
         if (before[forgotten]) {

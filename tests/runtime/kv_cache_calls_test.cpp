@@ -469,6 +469,31 @@ TEST(KvCacheCalls, APrefetchedStepStreamsNothingTwice) {
   EXPECT_EQ(engine.cache().prefetch(std::span(&gone, 1)), Status::rejected);
 }
 
+// More is streamed for a layer than the staging slots hold.
+TEST(KvCacheCalls, WhatFitsTheSlotsIsBroughtAhead) {
+  RuntimeConfig config = config_of();
+  config.staging_slots = 3;
+  Engine engine(config);
+  engine.cache().set_placement(all(Action::resident_high, Action::streamed_low));
+  const SequenceId sequence = engine.begin({{TokenClass::image, 4096}});
+  ASSERT_EQ(engine.append(sequence, 0, 4096), Status::ok);
+  engine.settle();
+  const Bytes page = page_bytes({64, kKvHeads, kHeadDim, both(int4_token_head())});
+  ASSERT_GT(64 * page, 4 * config.staging_slot_bytes);
+  ASSERT_EQ(engine.attend(sequence, 0), Status::ok);
+  const std::vector<float> expected = engine.output();
+  EXPECT_GT(engine.cache().counters().prefetched_bytes, 2 * config.staging_slot_bytes);
+  for (int layer = 1; layer < kLayers; ++layer)
+    ASSERT_EQ(engine.attend(sequence, layer), Status::ok);
+  ASSERT_EQ(engine.attend(sequence, 0), Status::ok);
+  EXPECT_EQ(engine.output(), expected) << "the same rows in every layer";
+  EXPECT_EQ(engine.cache().counters().wasted_prefetch_bytes, 0);
+  // Four layers' pages, and what is ahead for the fifth.
+  const Bytes ahead = engine.cache().counters().streamed_bytes - 4 * 64 * page;
+  EXPECT_GE(ahead, 0);
+  EXPECT_LT(ahead, 64 * page);
+}
+
 // Tables for a few sequences at a time: the lists of others are given up, and nothing is wrong.
 TEST(KvCacheCalls, ListsThatDoNotFitAreMadeAnew) {
   RuntimeConfig config = config_of();

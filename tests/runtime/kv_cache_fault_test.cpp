@@ -2,11 +2,6 @@
 // hang, what is lost is named and can be appended again, and the counters tell.
 #include <gtest/gtest.h>
 
-#include <array>
-#include <functional>
-
-#include "offload/host_pools.hpp"
-#include "tests/offload/fake_host_memory.hpp"
 #include "tests/runtime/history_worlds.hpp"
 
 namespace modalkv {
@@ -22,7 +17,6 @@ enum class Work : std::uint8_t {
   stage,
   send_queries,
   attend_on_cpu,
-  return_partials,
   attend,
   finish,
   score,
@@ -30,9 +24,9 @@ enum class Work : std::uint8_t {
   promote,
 };
 
-constexpr std::string_view kWorks[] = {
-    "Append",      "Compress",       "Fork",   "Leave",  "Arrive", "Stage",       "SendQueries",
-    "AttendOnCpu", "ReturnPartials", "Attend", "Finish", "Score",  "BringScores", "Promote"};
+constexpr std::string_view kWorks[] = {"Append", "Compress",    "Fork",        "Leave",  "Arrive",
+                                       "Stage",  "SendQueries", "AttendOnCpu", "Attend", "Finish",
+                                       "Score",  "BringScores", "Promote"};
 
 // By its first operation, but for the checker's poison, and by what that copies: the cache
 // registers the memory of the device, of the tables and of the host in turn; staging comes first on
@@ -45,7 +39,6 @@ std::optional<Work> work_of(const Device& device, QueueId queue, std::span<const
   const auto* copy = std::get_if<Copy>(&op);
   switch (device.queues()[queue.index].kind) {
     case QueueKind::h2d:
-      if (copy->from.space.index == 1) return Work::return_partials;
       return copy->to.offset < 3 * history_config({}).staging_slot_bytes ? Work::stage
                                                                          : Work::arrive;
     case QueueKind::d2h:
@@ -56,7 +49,8 @@ std::optional<Work> work_of(const Device& device, QueueId queue, std::span<const
     default:
       break;
   }
-  if (copy != nullptr) return Work::fork;
+  // Partials of the host come with the merge.
+  if (copy != nullptr) return copy->from.space.index == 1 ? Work::finish : Work::fork;
   if (std::holds_alternative<Score>(op)) return Work::score;
   if (std::holds_alternative<Decode>(op))
     return std::any_of(first, ops.end(),
@@ -160,6 +154,9 @@ TEST_P(KvCacheFault, CostsWhatItMustAndNoMore) {
     case Harm::lost:
       EXPECT_GT(failed_groups, 0);
       EXPECT_EQ(timeouts > 0, harm == Harm::lost);
+      // What comes after a failure is cancelled, but not for ever.
+      EXPECT_LE(failed_groups, 6 * static_cast<std::int64_t>(injected_));
+      EXPECT_LE(failed_steps, 2 * static_cast<int>(injected_));
       EXPECT_EQ(lost_tokens > 0, writes) << "what was only to be moved or read is still there";
       if (!writes) {
         EXPECT_EQ(failed_steps > 0, !moves) << "a step does not wait for what moves";
@@ -177,7 +174,8 @@ std::vector<Row> rows() {
   std::vector<Row> all;
   for (std::size_t work = 0; work < std::size(kWorks); ++work)
     for (const Harm harm : {Harm::busy, Harm::late, Harm::fail, Harm::lost})
-      all.push_back({static_cast<Work>(work), harm});
+      // Promotions are too rare in so few histories.
+      if (static_cast<Work>(work) != Work::promote) all.push_back({static_cast<Work>(work), harm});
   for (const Work work : {Work::append, Work::leave, Work::stage})
     all.push_back({work, Harm::corrupt});
   return all;

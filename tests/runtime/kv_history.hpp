@@ -1,18 +1,16 @@
-// Histories of an engine over a KvCache, replayed from a list of actions, with a content oracle:
-// every token's K and V say who they are, in numbers that every format of the policy holds exactly,
-// so attention must come out as plain double-precision attention over what the model says the
-// sequence holds, whatever was compressed, moved, streamed, shared or lost and appended again.
+// Histories of an engine over a KvCache, replayed from a list of actions: attention must come out
+// as the content oracle says of what the model says the sequence holds, whatever was compressed,
+// moved, streamed, shared or lost and appended again.
 #pragma once
 
-#include <cmath>
 #include <map>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "kernels/number.hpp"
 #include "runtime/kv_cache.hpp"
+#include "tests/runtime/content_oracle.hpp"
 #include "tests/runtime/engine_actions.hpp"
 
 namespace modalkv {
@@ -81,9 +79,18 @@ class History {
 
   /// Once. Stops at the first problem; then groups may still be in flight.
   HistoryResult run(std::span<const EngineAction> actions) {
+    return run(actions, [](const KvCache&) {});
+  }
+  /// `look(cache)` after each action and at the end.
+  template <typename Look>
+  HistoryResult run(std::span<const EngineAction> actions, Look&& look) {
     try {
-      for (const EngineAction& action : actions) act(action);
+      for (const EngineAction& action : actions) {
+        act(action);
+        look(std::as_const(cache_));
+      }
       finish();
+      look(std::as_const(cache_));
     } catch (const Problem& problem) {
       result_.problem = problem.what + '\n' + cache_.describe();
     }
@@ -289,17 +296,6 @@ class History {
     return reinterpret_cast<T*>(engine_.data() + address.offset);
   }
 
-  // Sixteen equidistant numbers, the least and the most in every vector: INT4 holds them exactly.
-  static float element(std::uint64_t token, int layer, bool in_values, int head, int dim) {
-    if (dim < 2) return dim == 0 ? -2.0f : 1.75f;
-    std::uint64_t hash = token * 0x9e3779b97f4a7c15u + static_cast<std::uint64_t>(layer) * 1000003 +
-                         (in_values ? 777 : 0) + static_cast<std::uint64_t>(head * 131 + dim);
-    hash ^= hash >> 29;
-    hash *= 0xbf58476d1ce4e5b9u;
-    hash ^= hash >> 32;
-    return static_cast<float>(hash % 16) * 0.25f - 2.0f;
-  }
-
   AppendRequest rows_of(const Modelled& sequence, std::size_t from, int layer) {
     const auto tokens = static_cast<Tokens>(sequence.tokens.size() - from);
     const Bytes bytes = tokens * config_.kv_heads * config_.head_dim * 2;
@@ -309,7 +305,7 @@ class History {
       for (std::size_t t = from; t < sequence.tokens.size(); ++t)
         for (int head = 0; head < config_.kv_heads; ++head)
           for (int dim = 0; dim < config_.head_dim; ++dim)
-            *row++ = to_fp16(element(sequence.tokens[t], layer, in_values, head, dim));
+            *row++ = to_fp16(kv_element(sequence.tokens[t], layer, in_values, head, dim));
     }
     return request;
   }
@@ -347,15 +343,6 @@ class History {
     require_ok(status, "attend", true);
     if (status == Status::ok) expected_[step] = std::move(outputs);
     return status == Status::ok;
-  }
-
-  static float query_element(std::uint64_t seed, std::int64_t i) {
-    std::uint64_t hash =
-        seed * 0xd1342543de82ef95u + static_cast<std::uint64_t>(i) * 0x9e3779b97f4a7c15u;
-    hash ^= hash >> 31;
-    hash *= 0x94d049bb133111ebu;
-    hash ^= hash >> 30;
-    return (static_cast<float>(hash % 2001) - 1000.0f) * 0.001f;
   }
 
   // Until it is not busy any more.
@@ -405,48 +392,19 @@ class History {
   void compare(const Output& output) {
     ++result_.good_outputs;
     // Of long chunks the first and the last query, and one between.
-    for (const Tokens query : {Tokens{0}, output.queries / 2, output.queries - 1})
-      for (int head = 0; head < config_.query_heads; ++head) compare(output, query, head);
-  }
-
-  void compare(const Output& output, Tokens query, int head) {
-    const auto dims = static_cast<std::size_t>(config_.head_dim);
-    const std::int64_t row = query * config_.query_heads + head;
-    const int kv_head = head / (config_.query_heads / config_.kv_heads);
-    const Tokens now = static_cast<Tokens>(output.history.size()) - output.queries + query;
-    const Tokens first = config_.window > 0 ? std::max<Tokens>(0, now - config_.window + 1) : 0;
-    const std::int64_t begin = row * config_.head_dim;
-    std::vector<double> q(dims), sum(dims);
-    for (std::size_t d = 0; d < dims; ++d)
-      q[d] = from_fp16(
-          to_fp16(query_element(output.query_seed, begin + static_cast<std::int64_t>(d))));
-    double weights = 0;
-    for (Tokens t = first; t <= now; ++t) {
-      const std::uint64_t token = output.history[static_cast<std::size_t>(t)];
-      const auto number = [&](bool in_values, std::size_t d) {
-        return double{element(token, output.layer, in_values, kv_head, static_cast<int>(d))};
-      };
-      double logit = 0;
-      for (std::size_t d = 0; d < dims; ++d) logit += q[d] * number(false, d);
-      const double weight = std::exp(logit / std::sqrt(config_.head_dim));
-      weights += weight;
-      for (std::size_t d = 0; d < dims; ++d) sum[d] += weight * number(true, d);
+    for (const Tokens query : {Tokens{0}, output.queries / 2, output.queries - 1}) {
+      const Tokens end = static_cast<Tokens>(output.history.size()) - output.queries + query + 1;
+      const Tokens first = config_.window > 0 ? std::max<Tokens>(0, end - config_.window) : 0;
+      const std::span visible(output.history.data() + first, static_cast<std::size_t>(end - first));
+      for (int head = 0; head < config_.query_heads; ++head)
+        require(is_right(error_of(config_, visible, output.layer, output.query_seed,
+                                  query * config_.query_heads + head,
+                                  engine<std::uint16_t>(output.outputs),
+                                  engine<float>(output.log_sum_exp))),
+                "a wrong output: sequence " + std::to_string(output.key) + ", layer " +
+                    std::to_string(output.layer) + ", token " + std::to_string(end - 1) +
+                    ", head " + std::to_string(head));
     }
-    const auto* found = engine<std::uint16_t>(output.outputs) + begin;
-    double error = 0, size = 0;
-    for (std::size_t d = 0; d < dims; ++d) {
-      const double value = sum[d] / weights, difference = from_fp16(found[d]) - value;
-      error += difference * difference;
-      size += value * value;
-    }
-    const double log_weights = std::log(weights);
-    const double log_error = engine<float>(output.log_sum_exp)[row] - log_weights;
-    // Written so that a NaN is wrong.
-    const bool right = std::sqrt(error) <= 0.01 * std::sqrt(size) &&
-                       std::abs(log_error) <= 0.01 * (1 + std::abs(log_weights));
-    require(right, "a wrong output: sequence " + std::to_string(output.key) + ", layer " +
-                       std::to_string(output.layer) + ", token " + std::to_string(now) + ", head " +
-                       std::to_string(head));
   }
 
   HistoryOptions options_;

@@ -86,5 +86,20 @@ TEST(Perturb, SizesStay) {
   EXPECT_EQ(after.disk.capacity_bytes.value, before.disk.capacity_bytes.value);
 }
 
+// In the order of rates_and_latencies: GPU rates and latencies, link, host, disk.
+TEST(Scaled, RatesAreMultipliedLatenciesDividedAndTheRestStays) {
+  const HardwareProfile before = sample_hardware(), after = scaled(before, {2, 0.5, 4});
+  const std::vector<double> expected{2, 2, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 2, 4, 1, 1, 1};
+  const std::vector<double> from = rates_and_latencies(before), to = rates_and_latencies(after);
+  ASSERT_EQ(to.size(), expected.size());
+  for (std::size_t i = 0; i < to.size(); ++i) EXPECT_DOUBLE_EQ(to[i], from[i] * expected[i]) << i;
+  EXPECT_DOUBLE_EQ(after.link.piece_table.value[0].bytes_per_s,
+                   before.link.piece_table.value[0].bytes_per_s * 0.5);
+  EXPECT_EQ(after.gpu.memory_bytes.value, before.gpu.memory_bytes.value);
+  EXPECT_EQ(after.gpu.memory_bytes_per_s.evidence, Evidence::fitted);
+  EXPECT_EQ(scaled(before, {}).gpu.memory_bytes_per_s.evidence,
+            before.gpu.memory_bytes_per_s.evidence);
+}
+
 }  // namespace
 }  // namespace modalkv

@@ -26,6 +26,10 @@ def row(**fields):
     return json.dumps({"timestamp": 30, "input_length": 10, "output_length": 5, **fields}) + "\n"
 
 
+def spread(name, unit=""):
+    return {f"{name}_{statistic}{unit}" for statistic in ("median", "p10", "p90")}
+
+
 class Cli(unittest.TestCase):
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
@@ -419,20 +423,73 @@ class Bench(Cli):
         self.assertEqual(report["bytes_per_run"], 4 * 1000 * 130 * 4)
         self.assertLess(report["measured_error"], 1e-5)
 
-    THREAD_COST = {"batch", "kv", "pages_a_sequence", "layers", "kv_heads", "median_us", "p10_us",
-                   "p90_us", "min_us", "append_us", "attend_us", "poll_us", "goal_us"}
+    MIXED = ({"resident_share", "streamed_share", "cpu_share", "output_difference",
+              "streamed_bytes_a_step"} | spread("step", "_ms") | spread("step_over_streaming"))
+    OVERLAP = (MIXED | {"goal"} | spread("copy", "_ms") | spread("compute", "_ms") |
+               spread("step_over_longer"))
+    THREAD_COST = ({"batch", "kv", "pages_a_sequence", "layers", "kv_heads", "append_us",
+                    "attend_us", "poll_us", "goal_us"} | spread("cpu", "_us"))
+    SMALL_STEP = ["--quick", "--pages", 3, "--tokens", 1024, "--batch", 2, "--layers", 3,
+                  "--heads", 2]
+
+    def assert_spreads(self, figures):
+        for key, value in figures.items():
+            if "_median" in key:
+                self.assertLessEqual(figures[key.replace("_median", "_p10")], value, key)
+                self.assertLessEqual(value, figures[key.replace("_median", "_p90")], key)
+                self.assertGreater(figures[key.replace("_median", "_p10")], 0, key)
 
     def test_step(self):
-        report = self.bench("step", "--quick", "--pages", 3)
-        self.assertEqual([(cost["batch"], cost["kv"]) for cost in report["thread_cost"]],
-                         [(1, "resident"), (1, "streamed"), (32, "resident"), (32, "streamed")])
-        for cost in report["thread_cost"]:
-            self.assertEqual(set(cost), self.THREAD_COST)
-            self.assertEqual(cost["pages_a_sequence"], 4)
-            self.assertLessEqual(cost["p10_us"], cost["median_us"])
-            self.assertLessEqual(cost["median_us"], cost["p90_us"])
-            for key in ("min_us", "append_us", "attend_us", "poll_us"):
-                self.assertGreater(cost[key], 0, key)
+        # 16 pages of 64 tokens, 2 heads and 128 elements: K and V with a scale and zero a head.
+        for name, page_bytes in {"int4-head": 64 * 2 * 2 * (64 + 4),
+                                 "fp16": 64 * 2 * 2 * 256}.items():
+            with self.subTest(format=name):
+                report = self.bench("step", "--format", name, *self.SMALL_STEP)
+                self.assert_spreads(report)
+                self.assertEqual([(cost["batch"], cost["kv"]) for cost in report["thread_cost"]],
+                                 [(1, "resident"), (1, "streamed"), (32, "resident"),
+                                  (32, "streamed")])
+                for cost in report["thread_cost"]:
+                    self.assertEqual(set(cost), self.THREAD_COST)
+                    self.assertEqual(cost["pages_a_sequence"], 4)
+                    self.assert_spreads(cost)
+                all_streamed = 3 * 2 * 16 * page_bytes
+                for steps in report["overlap"] + report["mixed"]:
+                    self.assert_spreads(steps)
+                    self.assertAlmostEqual(steps["resident_share"] + steps["streamed_share"] +
+                                           steps["cpu_share"], 1)
+                    # Shares round to pages.
+                    self.assertAlmostEqual(steps["streamed_bytes_a_step"],
+                                           steps["streamed_share"] * all_streamed,
+                                           delta=0.1 * all_streamed)
+                    # The same KV, wherever it is.
+                    self.assertLess(steps["output_difference"], 2e-3)
+                for overlap in report["overlap"]:
+                    self.assertEqual(set(overlap), self.OVERLAP)
+                for mix in report["mixed"]:
+                    self.assertEqual(set(mix), self.MIXED)
+                self.assertEqual(len(report["overlap"]), 3)
+                self.assertEqual(report["overlap"][0]["streamed_share"], 1)
+                self.assertEqual(report["mixed"][0]["step_over_streaming_median"], 1)
+                self.assertGreater(report["mixed"][-1]["cpu_share"], 0)
+
+    def test_step_prints_tables(self):
+        table = self.modalkv("bench", "step", *self.SMALL_STEP)
+        self.assertEqual((table.returncode, table.stderr), (0, ""))
+        for part in ("CPU us a layer", "step / longer", "step / streaming", "fastest",
+                     "What shares what"):
+            self.assertIn(part, table.stdout)
+
+    def test_bad_options_of_step(self):
+        for option, value in (("--tokens", "0"), ("--batch", "0"), ("--layers", "x"),
+                              ("--link-share", "0"), ("--threads", "0"), ("--pages", "-1")):
+            with self.subTest(option=option, value=value):
+                self.assert_fails(self.modalkv("bench", "step", option, value), option, code=USAGE)
+        for arguments, part in {("--format", "int5"): "'int5' is no number format",
+                                ("--layers", "2", "--staging-slots", "4"): "--layers 2",
+                                ("--tokens", "1000000", "--batch", "64"): "GiB of memory"}.items():
+            with self.subTest(arguments=arguments):
+                self.assert_fails(self.modalkv("bench", "step", "--pages", 1, *arguments), part)
 
     def test_the_table_holds_every_figure_of_the_json(self):
         table = self.modalkv("bench", "merge", "--runs", 1)
@@ -442,7 +499,8 @@ class Bench(Cli):
 
     def test_help_explains_formats_and_results(self):
         for case, parts in {"attention": ("-channel", "FORMAT:SHARE", "fraction_of_read_ceiling"),
-                            "encode": ("-channel", "Example"), "merge": ("Example",)}.items():
+                            "encode": ("-channel", "Example"), "merge": ("Example",),
+                            "step": ("-channel", "step / longer", "Example")}.items():
             result = self.modalkv("bench", case, "--help")
             self.assertEqual((result.returncode, result.stderr), (0, ""))
             for part in parts:

@@ -6,7 +6,7 @@
 
 #include "modalkv/page.hpp"
 #include "tools/bench/bench_report.hpp"
-#include "tools/bench/format_name.hpp"
+#include "tools/bench/format_mix.hpp"
 
 namespace modalkv {
 

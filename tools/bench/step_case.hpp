@@ -10,6 +10,7 @@ namespace modalkv {
 
 struct StepCase {
   ThreadCostCase thread_cost{};
+  DecodeCase decode{};
   bool quick = false;
 };
 

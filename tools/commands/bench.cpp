@@ -32,6 +32,29 @@ constexpr const char* kReading =
     "apart:\n"
     "something else runs here; measure again.\n";
 
+constexpr const char* kStepReading =
+    "\nWhat is measured:\n"
+    "  1. A step of 32 layers of 8 heads on a device whose operations end at once. CPU us a layer "
+    "is\n"
+    "     processor time of the engine's thread; append, attend and poll are elapsed time.\n"
+    "  2. Real bytes and kernels. A layer begins when the one before it has ended; no time is "
+    "spent\n"
+    "     outside attention. Then the same step is taken apart: its copies again and again "
+    "through\n"
+    "     the same paced queue, its attention again and again over other memory of the same size,\n"
+    "     at the same time, neither waiting for the other. A step's copies and its computing are\n"
+    "     timed in the middle of that, so that each has the other's load on CPUs and memory.\n"
+    "     step / longer 1: the shorter one is hidden. Three shares are streamed: all, what is not\n"
+    "     resident below, and as much as takes as long to copy as the step computes, where "
+    "nothing\n"
+    "     is left to hide behind.\n"
+    "  3. Some KV is resident, some streamed and some attended to on the CPU, by shares of that.\n"
+    "     step / streaming below 1: faster than streaming all of it. Outputs differ by rounding.\n"
+    "Ratios are medians over rounds of what stood side by side in one round; trust them before\n"
+    "milliseconds. p10 and p90 far apart: something else runs here; measure again.\n\n"
+    "Example: does a slower link still hide behind computing?\n"
+    "  modalkv bench step --link-share 0.05 --format int4";
+
 NumberFormat input_named(const std::string& name) {
   if (name == "fp16") return NumberFormat::fp16;
   if (name == "bf16") return NumberFormat::bf16;
@@ -177,12 +200,28 @@ void add_step(CLI::App& bench, const std::string& command_line) {
   };
   auto arguments = std::make_shared<Arguments>();
   StepCase& options = arguments->options;
-  CLI::App* command = bench.add_subcommand("step", "Decode steps of the linked runtime");
-  command
-      ->add_option("--pages", options.thread_cost.pages,
-                   "pages of 64 image tokens of a sequence, on a device that does nothing")
-      ->check(CLI::Range(1, 4096))
+  CLI::App* command = bench.add_subcommand(
+      "step", "Decode steps of the linked runtime: its own time, overlap, a mix of places");
+  command->footer(std::string(kFormats) + kStepReading);
+  const auto add = [&](const char* name, auto& value, const auto& range, const char* what) {
+    command->add_option(name, value, what)->check(range)->capture_default_str();
+  };
+  DecodeShape& shape = options.decode.shape;
+  command->add_option("--format", options.decode.format, "of the image tokens' KV; see below")
       ->capture_default_str();
+  add("--tokens", shape.tokens, CLI::Range(64, 1'000'000), "image tokens of each sequence");
+  add("--batch", shape.batch, CLI::Range(1, 64), "sequences");
+  add("--layers", shape.layers, CLI::Range(2, 48), "layers");
+  add("--heads", shape.heads, CLI::Range(1, 128), "query and KV heads, of 128 elements");
+  add("--threads", shape.host_threads, CLI::Range(1, 1024), "threads that attend on the CPU");
+  add("--link-share", options.decode.link_share, real_range(0.01, 1),
+      "bytes a second of the link, as a share of what all CPUs can read");
+  add("--resident-share", options.decode.resident_share, real_range(0, 0.9),
+      "of the KV of mixed steps, on the device");
+  add("--staging-slots", shape.staging_slots, CLI::Range(2, 16), "of a layer each");
+  add("--pages", options.thread_cost.pages, CLI::Range(1, 1024),
+      "of a sequence on the device that does nothing: 64 image tokens each");
+  add("--seed", shape.seed, CLI::NonNegativeNumber, "of the random data");
   command->add_flag("--quick", options.quick, "a few seconds, for a first look");
   command->add_flag("--json", arguments->output.json, "print JSON");
   command->callback([arguments, command_line] {

@@ -7,7 +7,7 @@
 #include <set>
 #include <vector>
 
-#include "tools/bench/format_name.hpp"
+#include "scheduler/format_name.hpp"
 
 namespace modalkv {
 namespace {

@@ -1,11 +1,11 @@
-#include "tools/bench/format_name.hpp"
+#include "scheduler/format_name.hpp"
 
 #include <fmt/format.h>
 
 #include <charconv>
-#include <cmath>
 #include <cstddef>
 #include <optional>
+#include <vector>
 
 #include "modalkv/error.hpp"
 
@@ -26,9 +26,8 @@ std::vector<std::string_view> split(std::string_view text, char at) {
   }
 }
 
-template <typename T>
-std::optional<T> number_in(std::string_view text) {
-  T value{};
+std::optional<int> number_in(std::string_view text) {
+  int value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
   return value;
@@ -63,7 +62,7 @@ class Suffixes {
     if (suffix == "symmetric") return once(symmetric_);
     if (suffix == "fp8meta") return once(fp8_metadata_);
     if (!suffix.starts_with('g')) return false;
-    const auto elements = number_in<int>(suffix.substr(1));
+    const auto elements = number_in(suffix.substr(1));
     return elements && *elements >= 16 && *elements <= kLargestGroup && *elements % 16 == 0 &&
            take_group(*elements);
   }
@@ -147,28 +146,6 @@ KvFormat parse_kv_format(std::string_view text) {
 std::string describe(const KvFormat& format) {
   if (format.key == format.value) return describe(format.key);
   return fmt::format("K {}; V {}", describe(format.key), describe(format.value));
-}
-
-std::vector<FormatShare> parse_format_mix(std::string_view text) {
-  if (text.find_first_of(":,") == std::string_view::npos)
-    return {{std::string(text), parse_kv_format(text), 1}};
-  std::vector<FormatShare> mix;
-  double sum = 0;
-  for (const std::string_view part : split(text, ',')) {
-    const std::size_t colon = part.find(':');
-    if (colon == std::string_view::npos)
-      throw Error(fmt::format("mix '{}': '{}' has no share, expected FORMAT:SHARE", text, part));
-    const std::string_view format = part.substr(0, colon);
-    const auto share = number_in<double>(part.substr(colon + 1));
-    if (!share || !(*share > 0 && *share <= 1))
-      throw Error(fmt::format("mix '{}': the share '{}' is no number above 0 and up to 1", text,
-                              part.substr(colon + 1)));
-    mix.push_back({std::string(format), parse_kv_format(format), *share});
-    sum += *share;
-  }
-  if (std::abs(sum - 1) > 1e-6)
-    throw Error(fmt::format("mix '{}': the shares add up to {:g}, expected 1", text, sum));
-  return mix;
 }
 
 }  // namespace modalkv

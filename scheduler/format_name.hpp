@@ -1,9 +1,8 @@
-// Names of KV formats, and mixes of them, as typed on a command line.
+// Names of KV formats, as typed on a command line or given by an engine.
 #pragma once
 
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "modalkv/format.hpp"
 
@@ -25,15 +24,5 @@ KvFormat parse_kv_format(std::string_view text);
 
 /// "K int4, FP16 scale and zero per 64 elements; V ...", or once where they are alike.
 std::string describe(const KvFormat& format);
-
-/// A share of a sequence's tokens in one format.
-struct FormatShare {
-  std::string name;
-  KvFormat format{};
-  double share = 1;
-};
-
-/// Reads one format, or `FORMAT:SHARE,FORMAT:SHARE,...` whose shares add up to 1. Throws Error.
-std::vector<FormatShare> parse_format_mix(std::string_view text);
 
 }  // namespace modalkv

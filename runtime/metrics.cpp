@@ -1,0 +1,171 @@
+#include "runtime/metrics.hpp"
+
+#include "runtime/prometheus.hpp"
+
+namespace modalkv {
+namespace {
+
+// A counter of RuntimeCounters is a line here.
+struct CounterLine {
+  std::string_view name, help;
+  std::int64_t RuntimeCounters::*value;
+};
+
+constexpr CounterLine kCounterLines[] = {
+    {"appended_tokens_total", "Tokens appended, in all layers.", &RuntimeCounters::appended_tokens},
+    {"attends_total", "Attentions of a batch at a layer.", &RuntimeCounters::attends},
+    {"busy_total", "Calls that found no room now.", &RuntimeCounters::busy},
+    {"no_space_total", "Calls that found no memory and nothing that could make room.",
+     &RuntimeCounters::no_space},
+    {"streamed_bytes_total", "Bytes copied to the device for attention.",
+     &RuntimeCounters::streamed_bytes},
+    {"prefetched_bytes_total", "Bytes streamed ahead of their layer.",
+     &RuntimeCounters::prefetched_bytes},
+    {"wasted_prefetch_bytes_total", "Bytes streamed ahead and not used.",
+     &RuntimeCounters::wasted_prefetch_bytes},
+    {"left_bytes_total", "Bytes that left the device to stay on the host.",
+     &RuntimeCounters::left_bytes},
+    {"arrived_bytes_total", "Bytes that came to the device to stay.",
+     &RuntimeCounters::arrived_bytes},
+    {"compressed_pages_total", "Pages compressed.", &RuntimeCounters::compressed_pages},
+    {"verified_pages_total", "Streamed pages that were checked.", &RuntimeCounters::verified_pages},
+    {"corrupt_pages_total", "Pages on the host that were found spoiled.",
+     &RuntimeCounters::corrupt_pages},
+    {"lost_tokens_total", "Tokens whose KV was lost.", &RuntimeCounters::lost_tokens},
+    {"failed_groups_total", "Groups of operations that failed.", &RuntimeCounters::failed_groups},
+    {"timeouts_total", "Groups of operations whose end was never told.",
+     &RuntimeCounters::timeouts},
+};
+
+std::string format_name(const KvFormat& format) {
+  std::string text(name(format.key.number));
+  if (format.value.number != format.key.number)
+    text += "/" + std::string(name(format.value.number));
+  return text;
+}
+
+void add_usage(PrometheusText& text, const KvUsage& usage) {
+  const auto pages = [&](auto value) {
+    for (const PageUsage& kind : usage.pages)
+      text.sample(kind.*value, {{"tier", name(kind.tier)},
+                                {"node", std::to_string(kind.node)},
+                                {"modality", name(kind.modality)},
+                                {"format", format_name(kind.format)}});
+  };
+  text.gauge("kv_bytes",
+             "KV by tier, modality and format; text includes image tokens kept in high precision.");
+  pages(&PageUsage::bytes);
+  text.gauge("kv_pages", "Pages by tier, modality and format.");
+  pages(&PageUsage::pages);
+  const auto pools = [&](auto value) {
+    for (const PoolUsage& pool : usage.pools)
+      text.sample(pool.*value, {{"tier", name(pool.tier)}, {"node", std::to_string(pool.node)}});
+  };
+  text.gauge("pool_capacity_bytes", "Room for pages.");
+  pools(&PoolUsage::capacity_bytes);
+  text.gauge("pool_used_bytes", "Of it, taken: by pages, or retired.");
+  pools(&PoolUsage::used_bytes);
+  text.gauge("pool_retired_bytes", "Of it, given up and free once nothing in flight touches it.");
+  pools(&PoolUsage::retired_bytes);
+  text.gauge("sequences", "Sequences by state.");
+  text.sample(usage.running_sequences, {{"state", "running"}});
+  text.sample(usage.paused_sequences, {{"state", "paused"}});
+  text.gauge("blocks", "Blocks of pages.");
+  text.sample(usage.blocks);
+  text.gauge("groups_in_flight", "Groups of operations in flight.");
+  text.sample(usage.groups_in_flight);
+  text.gauge("misplaced_parts", "Parts of blocks that are not where the plan wants them.");
+  text.sample(usage.wishes);
+  text.gauge("reserved_bytes", "Device memory reserved for tokens to come.");
+  text.sample(usage.reserved_bytes);
+}
+
+void add_reuse(PrometheusText& text, const ReuseMetrics& reuse) {
+  text.counter("reuse_hits_total", "Lookups of content that found KV.");
+  text.sample(reuse.hits);
+  text.counter("reuse_misses_total", "Lookups of content that found none.");
+  text.sample(reuse.misses);
+  text.counter("reuse_hit_tokens_total", "Tokens whose KV was found.");
+  text.sample(reuse.hit_tokens);
+  if (reuse.not_stored.empty()) return;
+  text.counter("reuse_not_stored_total", "Content that was not stored for later, by reason.");
+  for (const auto& [reason, count] : reuse.not_stored) text.sample(count, {{"reason", reason}});
+}
+
+void add_queues(PrometheusText& text, const std::vector<QueueMetrics>& queues) {
+  const auto each = [&](auto add) {
+    for (const QueueMetrics& queue : queues)
+      add(queue.use, PrometheusText::Labels{{"queue", name(queue.kind)},
+                                            {"node", std::to_string(queue.node)}});
+  };
+  text.counter("queue_groups_total", "Groups of operations that have ended, by queue.");
+  each([&](const QueueUse& use, auto labels) { text.sample(use.groups, labels); });
+  text.counter("queue_operations_total", "Operations of these groups.");
+  each([&](const QueueUse& use, auto labels) { text.sample(use.ops, labels); });
+  text.counter("queue_bytes_total", "Bytes that they moved: of h2d and d2h, over the link.");
+  each([&](const QueueUse& use, auto labels) { text.sample(use.bytes, labels); });
+  text.counter(
+      "queue_busy_seconds_total",
+      "Time between the estimated begin and the end of groups: its rate is the busy share.");
+  each([&](const QueueUse& use, auto labels) { text.seconds(use.busy_ns, labels); });
+}
+
+void add_steps(PrometheusText& text, const RuntimeMetrics& metrics) {
+  text.counter("compute_stall_seconds_total",
+               "Time in which the compute queue had nothing else to do and waited, by for what.");
+  text.seconds(metrics.stalls.link_ns, {{"waits_for", "link"}});
+  text.seconds(metrics.stalls.host_ns, {{"waits_for", "host"}});
+  text.counter("decode_steps_total", "Decode steps whose time was taken.");
+  text.sample(metrics.steps.steps);
+  text.counter("decode_step_actual_seconds_total",
+               "From attending at the first layer to its end at the last.");
+  text.seconds(metrics.steps.actual_ns);
+  text.gauge("decode_step_actual_seconds", "The latest step.");
+  text.seconds(metrics.steps.last_actual_ns);
+  if (metrics.plans.asked == 0) return;
+  text.counter("decode_step_predicted_seconds_total",
+               "What the plan predicted for them, since there is one.");
+  text.seconds(metrics.steps.predicted_ns);
+  text.gauge("decode_step_predicted_seconds", "What the plan predicted for it.");
+  text.seconds(metrics.steps.last_predicted_ns);
+}
+
+void add_plans(PrometheusText& text, const RuntimeMetrics& metrics) {
+  text.counter("plans_total", "Plans made, by cause.");
+  text.sample(metrics.plans.asked, {{"cause", "asked"}});
+  text.sample(metrics.plans.drifted, {{"cause", "drift"}});
+  text.counter("plans_failed_total", "Plans, of these, for which no placement fits.");
+  text.sample(metrics.plans.failed);
+  text.gauge("drifting", "Whether steps take other than predicted.");
+  text.sample(metrics.drifting ? 1 : 0);
+}
+
+}  // namespace
+
+std::string prometheus_text(const RuntimeMetrics& metrics, Nanos age_ns) {
+  PrometheusText text;
+  add_usage(text, metrics.usage);
+  for (const auto& [name, help, value] : kCounterLines) {
+    text.counter(name, help);
+    text.sample(metrics.counters.*value);
+  }
+  add_reuse(text, metrics.reuse);
+  if (metrics.measured) {
+    add_queues(text, metrics.queues);
+    add_steps(text, metrics);
+  }
+  add_plans(text, metrics);
+  if (!metrics.degraded.empty()) {
+    text.gauge("degraded", "1 where something works, but not as well as it should.");
+    for (const auto& [mode, degraded] : metrics.degraded)
+      text.sample(degraded ? 1 : 0, {{"mode", mode}});
+  }
+  text.gauge("uptime_seconds", "Since the runtime was opened, at the snapshot.");
+  text.seconds(metrics.uptime_ns);
+  text.gauge("snapshot_age_seconds",
+             "How old these figures are: an engine that calls nothing refreshes none.");
+  text.seconds(age_ns);
+  return text.str();
+}
+
+}  // namespace modalkv
