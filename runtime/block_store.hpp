@@ -22,11 +22,13 @@
 
 namespace modalkv {
 
-/// A sequence keeps its own tokens (text, and visual tokens that it holds in high precision) apart
-/// from those of its images, whose pages others may share.
-enum class Strand : std::uint8_t { own, visual };
+/// A sequence keeps its own tokens (text, and the first one of each image) apart from those of its
+/// images, whose pages others may share, and copies of some of these that it promotes to high
+/// precision, other ones in each layer.
+enum class Strand : std::uint8_t { own, visual, promoted };
 
-inline constexpr int kStrands = 2;
+inline constexpr int kStrands = 3;
+inline constexpr Strand kAllStrands[] = {Strand::own, Strand::visual, Strand::promoted};
 
 /// Names a block for as long as it exists: an id that outlives it names nothing.
 struct BlockId {

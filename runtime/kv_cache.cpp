@@ -199,6 +199,8 @@ void KvCache::set_up_pages() {
       page_kinds_[static_cast<std::size_t>(strand)][low ? 1 : 0] = {shape, bytes, table};
       table.offset += table.bytes;
     }
+  const auto& high = page_kinds_[static_cast<std::size_t>(Strand::own)][0];
+  page_kinds_[static_cast<std::size_t>(Strand::promoted)] = {high, high};
 }
 
 KvCache::Running* KvCache::find(SequenceId id) {
@@ -223,7 +225,9 @@ Status KvCache::no_room(Status status) {
 std::optional<SequenceId> KvCache::begin(std::span<const Segment> prompt) {
   for (const Segment& segment : prompt)
     if (segment.tokens < 1) return {};
-  return start(layout_of(prompt));
+  const SequenceId id = start(layout_of(prompt));
+  find(id)->promotion = promotion_of(prompt);
+  return id;
 }
 
 TokenLayout KvCache::layout_of(std::span<const Segment> prompt) const {
@@ -245,14 +249,19 @@ SequenceId KvCache::start(TokenLayout layout) {
   return {index, generation};
 }
 
+const std::vector<BlockId>& KvCache::blocks_of(const Running& sequence, Strand strand) {
+  if (strand == Strand::own) return sequence.own;
+  return strand == Strand::visual ? sequence.visual : sequence.promoted;
+}
+
 std::vector<BlockId>& KvCache::blocks_of(Running& sequence, Strand strand) {
-  return strand == Strand::own ? sequence.own : sequence.visual;
+  return const_cast<std::vector<BlockId>&>(blocks_of(std::as_const(sequence), strand));
 }
 
 Status KvCache::release(SequenceId id) {
   Running* sequence = find(id);
   if (sequence == nullptr) return Status::rejected;
-  for (const Strand strand : {Strand::own, Strand::visual})
+  for (const Strand strand : kAllStrands)
     for (const BlockId block : blocks_of(*sequence, strand)) drop(block, id, !sequence->paused);
   for (SequenceLists& lists : sequence->lists) forget_lists(lists);
   set_reserved(*sequence, 0);
@@ -266,10 +275,7 @@ void KvCache::drop(BlockId id, SequenceId owner, bool awake) {
   Block& block = blocks_[id];
   block.sequences.erase(std::find(block.sequences.begin(), block.sequences.end(), owner.index));
   if (awake) --block.awake_owners;
-  if (--block.owners > 0) {
-    if (block.awake_owners == 0) wish(id);
-    return;
-  }
+  if (--block.owners > 0) return wish(id);
   ++block.owners;  // gone with `remove`
   for (const LayerKind kind : kAllLayerKinds) forget_action(block, kind);
   given_up_.clear();
@@ -285,7 +291,7 @@ Status KvCache::pause(SequenceId id) {
   Running* sequence = find(id);
   if (sequence == nullptr || sequence->paused || !is_even(*sequence)) return Status::rejected;
   sequence->paused = true;
-  for (const Strand strand : {Strand::own, Strand::visual})
+  for (const Strand strand : kAllStrands)
     for (const BlockId block : blocks_of(*sequence, strand))
       if (--blocks_[block].awake_owners == 0) wish(block);
   progress();
@@ -296,7 +302,7 @@ Status KvCache::resume(SequenceId id) {
   Running* sequence = find(id);
   if (sequence == nullptr || !sequence->paused) return Status::rejected;
   sequence->paused = false;
-  for (const Strand strand : {Strand::own, Strand::visual})
+  for (const Strand strand : kAllStrands)
     for (const BlockId block : blocks_of(*sequence, strand))
       if (++blocks_[block].awake_owners == 1) wish(block);
   progress();
@@ -321,7 +327,8 @@ Forked KvCache::fork(SequenceId id) {
     return std::any_of(errand.given.begin(), errand.given.end(),
                        [&](const Given& given) { return given.sequence == id; });
   };
-  if (std::any_of(errands_.begin(), errands_.end(), appends)) return {no_room(Status::busy)};
+  if (promotes(id) || std::any_of(errands_.begin(), errands_.end(), appends))
+    return {no_room(Status::busy)};
   const SequenceId copy = start(*source->layout);
   const Status status = share_blocks(*find(id), copy);
   if (status == Status::ok) return {status, copy};
@@ -333,8 +340,9 @@ Forked KvCache::fork(SequenceId id) {
 Status KvCache::share_blocks(const Running& source, SequenceId copy) {
   Running& target = *find(copy);
   target.appended = source.appended;
-  for (const Strand strand : {Strand::own, Strand::visual})
-    for (const BlockId from : strand == Strand::own ? source.own : source.visual) {
+  target.promotion = source.promotion;
+  for (const Strand strand : kAllStrands)
+    for (const BlockId from : blocks_of(source, strand)) {
       if (is_complete(blocks_[from])) {
         ++blocks_[from].owners;
         ++blocks_[from].awake_owners;
@@ -437,6 +445,8 @@ Truncated KvCache::truncate(SequenceId id, Tokens tokens) {
   sequence->settled_own = std::min<Tokens>(
       sequence->settled_own, sequence->layout->own_tokens(kept) / config_.own_page_tokens);
   ++sequence->epoch;
+  if (sequence->promotion && kept < sequence->promotion->choice.prompt_tokens())
+    reset_promotion(id);
   for (SequenceLists& lists : sequence->lists) lists.stale = true;
   set_reserved(*sequence, 0);
   if (kept <= sequence->lost_from) sequence->lost_from = kNeverLost;
@@ -514,13 +524,13 @@ std::string KvCache::describe() const {
     const Running& sequence = sequences_[i];
     if (!sequence.alive) continue;
     text += fmt::format(
-        "sequence {}.{}: {} tokens{}{}, {} own and {} visual blocks:", i, sequence.generation,
-        sequence.appended.front(), sequence.paused ? ", paused" : "",
+        "sequence {}.{}: {} tokens{}{}, {} own, {} visual and {} promoted blocks:", i,
+        sequence.generation, sequence.appended.front(), sequence.paused ? ", paused" : "",
         sequence.lost_from == kNeverLost ? "" : fmt::format(", lost from {}", sequence.lost_from),
-        sequence.own.size(), sequence.visual.size());
+        sequence.own.size(), sequence.visual.size(), sequence.promoted.size());
     std::array<std::array<int, 2>, 5> states{};
-    for (const auto* ids : {&sequence.own, &sequence.visual})
-      for (const BlockId id : *ids)
+    for (const Strand strand : kAllStrands)
+      for (const BlockId id : blocks_of(sequence, strand))
         for (const LayerKind kind : kAllLayerKinds) {
           const Part& part = blocks_.find(id)->parts[static_cast<std::size_t>(kind)];
           if (part.begun_layers > 0)

@@ -22,6 +22,7 @@
 #include "runtime/kv_usage.hpp"
 #include "runtime/sequence_lists.hpp"
 #include "runtime/staging_ring.hpp"
+#include "runtime/token_choice.hpp"
 #include "runtime/token_layout.hpp"
 
 namespace modalkv {
@@ -79,6 +80,9 @@ class KvCache {
   /// Nothing in flight and nothing that wants to move and can.
   bool settled() const;
   Tokens tokens(SequenceId sequence, int layer) const;
+  /// Visual tokens that the sequence keeps in high precision at a layer, ascending; beside the
+  /// first ones of images.
+  std::span<const Tokens> promoted(SequenceId sequence, int layer) const;
   const RuntimeCounters& counters() const { return counters_; }
   /// What lies where, now. Looks at every page: for metrics, not for every step.
   KvUsage usage() const;
@@ -86,13 +90,30 @@ class KvCache {
   std::string describe() const;
 
  private:
+  // The choice of a sequence's visual tokens, and how far their copies in high precision are.
+  struct Promotion {
+    enum class State : std::uint8_t {
+      open,      // layers have not seen the whole prompt
+      chosen,    // as soon as there is room
+      copying,   // in flight
+      kept,      // attended to, and hidden where they are compressed
+      given_up,  // all visual tokens are alike
+    };
+    TokenChoice choice;
+    State state = State::open;
+    std::uint32_t epoch = 0;      // another one after each time it has begun anew
+    int next_layer = 0;           // to be copied
+    std::size_t next_token = 0;   // of its chosen ones
+    int groups = 0;               // in flight
+    Status outcome = Status::ok;  // of those that have ended
+  };
   struct Running {
     std::uint32_t generation = 0;
     bool alive = false;
     bool paused = false;
     std::optional<TokenLayout> layout{};
     std::vector<Tokens> appended{};  // by layer
-    std::vector<BlockId> own{}, visual{};
+    std::vector<BlockId> own{}, visual{}, promoted{};
     Tokens settled_own = 0;   // blocks of the own strand that have an action
     std::uint32_t epoch = 0;  // of its tokens: another one after each truncation
     Tokens lost_from = kNeverLost;
@@ -101,6 +122,23 @@ class KvCache {
     Bytes reserved_bytes = 0;   // of device memory, for tokens before `reserved_until`
     Tokens reserved_until = 0;
     std::array<SequenceLists, kLayerKinds> lists{};
+    std::optional<Promotion> promotion{};  // nothing: none is made
+  };
+  // Scores of a list's tokens on their way to the host.
+  struct ScoredPart {
+    std::size_t part = 0;          // of the call
+    std::vector<Tokens> blocks{};  // of the visual strand
+    Address on_device{}, on_host{};
+    std::vector<float> scores{};  // once they have come
+  };
+  // What a sequence with an open choice comes to see in a step.
+  struct Probing {
+    SequenceId sequence{};
+    std::uint32_t epoch = 0;  // of its promotion
+    std::size_t request = 0;
+    ProbeRows rows{};
+    bool ends_prompt = false;  // at this layer
+    std::vector<ScoredPart> parts{};
   };
   // Tokens that a sequence was given.
   struct Given {
@@ -110,7 +148,15 @@ class KvCache {
   };
   // What a group in flight is for.
   struct Errand {
-    enum class Kind : std::uint8_t { append, step, transition, prefetch };
+    enum class Kind : std::uint8_t {
+      append,
+      step,
+      transition,
+      prefetch,
+      score,
+      bring_scores,
+      promotion
+    };
     Ticket ticket{};
     Kind kind = Kind::append;
     std::vector<Given> given{};
@@ -127,6 +173,8 @@ class KvCache {
     Status status = Status::ok;
     std::vector<SequenceId> sequences{};
     EngineEvent done{};  // to be raised by us, not by the device
+    Fence fence = 0;     // of its tables
+    std::vector<Probing> probings{};
   };
   struct Wish {
     BlockId block{};
@@ -136,6 +184,7 @@ class KvCache {
   struct AttendPart {
     int request = 0;
     const KvList* list = nullptr;
+    Address hidden{};  // of the whole list
     Tokens first_page = 0, pages = 0, tokens = 0;
     int chunk = 0;  // staged: which staging slot of the step
     Bytes at = 0;   // in the slot
@@ -208,6 +257,7 @@ class KvCache {
   TokenLayout layout_of(std::span<const Segment> prompt) const;
   SequenceId start(TokenLayout layout);
   static std::vector<BlockId>& blocks_of(Running& sequence, Strand strand);
+  static const std::vector<BlockId>& blocks_of(const Running& sequence, Strand strand);
   bool is_even(const Running& sequence) const;
   bool is_complete(const Block& block) const;
   bool ends_in_block(const Running& sequence, Tokens tokens) const;
@@ -269,11 +319,13 @@ class KvCache {
   bool list_pages(Running& sequence, int layer, const LayoutExtent& extent);
   bool list_block(Running& sequence, LayerKind kind, Strand strand, Tokens index);
   bool list_hidden(KvList& list, const Block& block);
-  bool locate(KvList& list, int layer, Tokens pages);
+  bool locate(const Running& sequence, KvList& list, int layer, Tokens pages);
+  bool hide_promoted(const Running& sequence, const KvList& list, int layer, Tokens pages,
+                     LayerPages& at);
   bool enlarge(Address& table, Bytes used_bytes, Bytes bytes);
   void forget_lists(SequenceLists& lists);
   void forget_other_lists(std::span<const SequenceId> batch);
-  Tokens tokens_of(const KvList& list, Tokens pages, const LayoutExtent& extent) const;
+  Tokens tokens_of(const KvList& list, Tokens pages, const LayoutExtent& extent);
 
   // Attending
   Attended attend(std::span<const AttendRequest> batch, int layer, bool partial,
@@ -285,19 +337,20 @@ class KvCache {
   void add_staged(AttendPart part, int layer, StagedPart staged);
   std::span<const AttendPart> parts_of_chunk(int chunk) const;
   int prefetched_chunks(int layer) const;
-  bool queues_have_room(std::span<const AttendRequest> batch, int ahead) const;
+  bool queues_have_room(std::span<const AttendRequest> batch, int ahead, int scores) const;
   bool reserve(std::span<const AttendRequest> batch, int layer, bool causal);
   bool reserve_request(const AttendRequest& request, int layer, bool causal, RequestRoom& room);
-  bool reserve_part(AttendPart& part, const AttendRequest& request, bool causal);
-  void write_positions(const AttendPart& part, const Running& sequence) const;
+  bool reserve_part(AttendPart& part, const AttendRequest& request, int layer, bool causal);
+  void write_positions(const AttendPart& part, const Running& sequence, int layer) const;
   template <typename T>
   T* in_tables(const Address& address) const {
     return reinterpret_cast<T*>(tables_memory_ + address.offset);
   }
   void add_attend(const AttendPart& part, const AttendRequest& request, const Address& pages,
                   const Address& table);
+  Address hidden_of(const AttendPart& part) const;
   Submitted submit_part(QueueId queue, std::span<const Ticket> after, int layer);
-  void add_group(Ticket ticket, int layer);
+  void add_group(Ticket ticket, int layer, Errand::Kind kind = Errand::Kind::step);
   Status submit_step(std::span<const AttendRequest> batch, int layer, int ahead,
                      std::span<const Ticket> after, Ticket& merged);
   Status submit_cpu(std::span<const AttendRequest> batch, int layer, std::vector<Ticket>& done);
@@ -310,6 +363,34 @@ class KvCache {
   void prefetch_after(int layer);
   bool prefetch_layer(int layer);
   void drop_prefetched();
+
+  // Selection
+  std::optional<Promotion> promotion_of(std::span<const Segment> prompt) const;
+  bool is_candidate(const Block& block, LayerKind kind) const;
+  bool candidates_fit(std::span<const AppendRequest> batch, int layer) const;
+  void plan_scores(std::span<const AttendRequest> batch, int layer, int ahead, bool partial);
+  bool reserve_scores(Probing& probing);
+  void forget_scores(Probing& probing);
+  void submit_scores(std::span<const AttendRequest> batch, int layer, Ticket merged);
+  Score score_of(const ScoredPart& scored, const Probing& probing, const AttendRequest& request,
+                 int layer) const;
+  void read_scores(Step& step) const;
+  void end_probings(const Step& step);
+  void add_scores(const Probing& probing, int layer, const Running& sequence, TokenChoice& choice);
+  void promote();
+  Status promote(SequenceId id);
+  Status take_promoted(SequenceId id);
+  bool take_promoted_page(BlockId id);
+  std::vector<bool> eligible(const Running& sequence) const;
+  Status copy_promoted(SequenceId id);
+  bool add_promoted(const Running& sequence, int& layer, std::size_t& token);
+  void end_promotion(const Errand& errand, Status status);
+  void settle_promotion(SequenceId id);
+  void give_up_promotion(SequenceId id);
+  void drop_promoted(SequenceId id);
+  void reset_promotion(SequenceId id);
+  bool promotes(SequenceId id) const;
+  Tokens promoted_pages(const Running& sequence) const;
 
   // Outcomes
   void progress();
@@ -346,6 +427,8 @@ class KvCache {
   std::deque<Prefetched> prefetched_;  // in the order of layers
   std::deque<Step> steps_;
   std::deque<RuntimeEvent> events_;
+  std::vector<SequenceId> promotions_;  // chosen, not in flight
+  Fence recycled_ = 0;                  // tables of steps until it are overwritten
   std::uint64_t step_ = 0, clock_ = 0, calls_ = 0, list_versions_ = 0;
   Bytes reserved_bytes_ = 0;          // of all sequences
   std::int64_t host_pages_read_ = 0;  // by steps
@@ -359,6 +442,7 @@ class KvCache {
   int chunks_ = 0, copies_ = 0;
   Bytes chunk_used_bytes_ = 0, staged_bytes_ = 0;
   std::vector<RequestRoom> request_rooms_;
+  std::vector<Probing> probings_;
   std::vector<AppendPiece> pieces_;
   std::vector<Op> ops_;
   std::vector<Ticket> after_;

@@ -49,7 +49,8 @@ bool KvCache::can_admit(std::span<const Segment> prompt, Tokens new_tokens) cons
   Bytes held_bytes = reserved_bytes_ + room_for(layout_of(prompt), 0, tokens, true);
   for (const Running& sequence : sequences_)
     if (sequence.alive)
-      held_bytes += room_for(*sequence.layout, 0, sequence.appended.front(), true);
+      held_bytes += room_for(*sequence.layout, 0, sequence.appended.front(), true) +
+                    promoted_pages(sequence) * room_of(page_kind(Strand::promoted, false).bytes);
   // A slab of each size, and lane, may be held for a few pages.
   const auto usable = [](const PagePool& pool, Bytes slabs) {
     return std::max(pool.capacity_bytes() - slabs * pool.slots().slab_bytes(), Bytes{0});

@@ -89,7 +89,9 @@ Status KvCache::open_page(const AppendPiece& of, std::span<const AppendRequest> 
   if (part.low && !whole) return Status::rejected;  // layers must be given the same chunks
   if (page.now.bytes > 0) return Status::ok;
   const bool is_first = part.begun_layers == 0;
-  const bool low = is_first ? whole && wants_low(block, kind) : part.low;
+  const bool low = is_first ? whole && wants_low(block, kind) &&
+                                  !(is_candidate(block, kind) && candidates_fit(batch, layer))
+                            : part.low;
   const Bytes reserved_bytes = sequence.reserved_bytes;
   if (const Status status = take_device(page_kind(block.strand, low).bytes, sequence, page.now);
       status != Status::ok)

@@ -30,12 +30,13 @@ Attended KvCache::attend(std::span<const AttendRequest> batch, int layer, bool p
   const int ahead = prefetched_chunks(layer);
   // What does not fit while nothing is in use never will.
   const bool idle = ledger_.idle(), rings_empty = partials_.empty() && tables_.empty();
-  if (!queues_have_room(batch, ahead)) return {idle ? Status::rejected : no_room(Status::busy)};
+  if (!queues_have_room(batch, ahead, 0)) return {idle ? Status::rejected : no_room(Status::busy)};
   if (!reserve(batch, layer, !partial)) {
     partials_.cancel();
     tables_.cancel();
     return {rings_empty ? Status::rejected : no_room(Status::busy)};
   }
+  plan_scores(batch, layer, ahead, partial);
   steps_.push_back({.id = ++step_, .layer = layer});
   steps_.back().sequences = batch_;
   Ticket merged{};
@@ -111,6 +112,7 @@ void KvCache::add_parts(std::size_t request, const SequenceLists& lists, int lay
     if (pages == 0) continue;
     const AttendPart part{.request = static_cast<int>(request),
                           .list = &list,
+                          .hidden = list.hidden_in(layer),
                           .pages = pages,
                           .tokens = tokens_of(list, pages, extent)};
     if (staged) {
@@ -159,7 +161,8 @@ std::span<const KvCache::AttendPart> KvCache::parts_of_chunk(int chunk) const {
   return std::span(staged_parts_).subspan(chunk_begins_[at], end - chunk_begins_[at]);
 }
 
-bool KvCache::queues_have_room(std::span<const AttendRequest> batch, int ahead) const {
+// `scores`: lists of pages whose tokens are scored.
+bool KvCache::queues_have_room(std::span<const AttendRequest> batch, int ahead, int scores) const {
   const int copies = ahead < chunks_ ? copies_ : 0;
   const auto requests = static_cast<int>(batch.size()),
              parts = static_cast<int>(parts_.size() + staged_parts_.size()),
@@ -168,15 +171,16 @@ bool KvCache::queues_have_room(std::span<const AttendRequest> batch, int ahead) 
   for (const StagedPart& part : staged_) staged_pages += part.pages;
   const int verified =
       config_.verify_every > 0 ? static_cast<int>(staged_pages / config_.verify_every) + 1 : 0;
-  const int cpu_groups = parts > staged ? 1 : 0;
+  const int cpu_groups = parts > staged ? 1 : 0, score_groups = scores > 0 ? 1 : 0;
   int cpu_verified = 0;
   for (const AttendPart& part : parts_)
     if (part.list->place == PagePlace::cpu && config_.verify_every > 0)
       cpu_verified += static_cast<int>(part.pages / config_.verify_every) + 1;
   if (chunks_ > 0 && staging_.is_doomed()) return false;
-  if (!ledger_.has_room(compute_, 2 + chunks_, 2 * parts + verified + 2 * requests) ||
+  if (!ledger_.has_room(compute_, 2 + chunks_ + score_groups,
+                        2 * parts + verified + 2 * requests + scores) ||
       !ledger_.has_room(h2d_, chunks_ - ahead, copies) ||
-      !ledger_.has_room(d2h_, cpu_groups, requests))
+      !ledger_.has_room(d2h_, cpu_groups + score_groups, requests + scores))
     return false;
   return std::all_of(hosts_.begin(), hosts_.end(), [&](const Host& host) {
     return ledger_.has_room(host.queue, cpu_groups, parts + cpu_verified);
@@ -201,7 +205,7 @@ bool KvCache::reserve(std::span<const AttendRequest> batch, int layer, bool caus
       return false;
   const auto reserved = [&](AttendPart& part) {
     const AttendRequest& request = batch[static_cast<std::size_t>(part.request)];
-    return reserve_part(part, request, needs_positions(request));
+    return reserve_part(part, request, layer, needs_positions(request));
   };
   return std::all_of(parts_.begin(), parts_.end(), reserved) &&
          std::all_of(staged_parts_.begin(), staged_parts_.end(), reserved);
@@ -233,7 +237,7 @@ bool KvCache::reserve_request(const AttendRequest& request, int layer, bool caus
   return true;
 }
 
-bool KvCache::reserve_part(AttendPart& part, const AttendRequest& request, bool causal) {
+bool KvCache::reserve_part(AttendPart& part, const AttendRequest& request, int layer, bool causal) {
   RequestRoom& room = request_rooms_[static_cast<std::size_t>(part.request)];
   const auto nth = [&](const Address& all, int n) -> Address {
     return {all.space, all.offset + n * room.partial_bytes, room.partial_bytes};
@@ -247,11 +251,11 @@ bool KvCache::reserve_part(AttendPart& part, const AttendRequest& request, bool 
   const auto positions = tables_.take(part.tokens * 4);
   if (!positions) return false;
   part.positions = *positions;
-  write_positions(part, *find(request.sequence));
+  write_positions(part, *find(request.sequence), layer);
   return true;
 }
 
-void KvCache::write_positions(const AttendPart& part, const Running& sequence) const {
+void KvCache::write_positions(const AttendPart& part, const Running& sequence, int layer) const {
   const TokenLayout& layout = *sequence.layout;
   const KvList& list = *part.list;
   const Tokens page_tokens = page_kind(list.strand, list.low).shape.tokens;
@@ -261,6 +265,11 @@ void KvCache::write_positions(const AttendPart& part, const Running& sequence) c
     std::int32_t* to = in_tables<std::int32_t>(part.positions) + first;
     if (list.strand == Strand::own) {
       layout.own_positions(block * page_tokens, {to, static_cast<std::size_t>(tokens)});
+    } else if (list.strand == Strand::promoted) {
+      const auto promoted = sequence.promotion->choice.tokens(layer).subspan(
+          static_cast<std::size_t>(block * page_tokens), static_cast<std::size_t>(tokens));
+      std::transform(promoted.begin(), promoted.end(), to,
+                     [](Tokens token) { return static_cast<std::int32_t>(token); });
     } else {
       const Tokens begin = layout.visual_first_token(block);
       for (Tokens token = 0; token < tokens; ++token)
@@ -291,9 +300,15 @@ void KvCache::add_attend(const AttendPart& part, const AttendRequest& request, c
     op.token_positions = part.positions;
     op.window = config_.window;
   }
-  if (list.hidden.bytes > 0)
-    op.hidden = {list.hidden.space, list.hidden.offset + part.first_page * op.shape.tokens / 8,
-                 divide_up(part.tokens, 64) * 8};
+  op.hidden = hidden_of(part);
+}
+
+// A bit a token of the part; no bytes: none is hidden.
+Address KvCache::hidden_of(const AttendPart& part) const {
+  if (part.hidden.bytes == 0) return {};
+  const Tokens page_tokens = page_kind(part.list->strand, part.list->low).shape.tokens;
+  return {part.hidden.space, part.hidden.offset + part.first_page * page_tokens / 8,
+          divide_up(part.tokens, 64) * 8};
 }
 
 // Submits a group of the step and remembers it.
@@ -303,10 +318,10 @@ Submitted KvCache::submit_part(QueueId queue, std::span<const Ticket> after, int
   return submitted;
 }
 
-void KvCache::add_group(Ticket ticket, int layer) {
+void KvCache::add_group(Ticket ticket, int layer, Errand::Kind kind) {
   Errand& errand = errands_.emplace_back();
   errand.ticket = ticket;
-  errand.kind = Errand::Kind::step;
+  errand.kind = kind;
   errand.layer = layer;
   errand.step = step_;
   ++steps_.back().groups;
@@ -358,6 +373,7 @@ Status KvCache::submit_step(std::span<const AttendRequest> batch, int layer, int
   before.push_back(last.ticket);
   const Submitted end = submit_part(compute_, before, layer);
   merged = end.ticket;
+  if (end.status == Status::ok && !probings_.empty()) submit_scores(batch, layer, merged);
   return end.status;
 }
 

@@ -32,8 +32,13 @@ bool KvCache::list_pages(Running& sequence, int layer, const LayoutExtent& exten
     if (!list_block(sequence, kind, Strand::own, lists.own_blocks)) return false;
   for (; lists.visual_blocks < extent.visual_blocks; ++lists.visual_blocks)
     if (!list_block(sequence, kind, Strand::visual, lists.visual_blocks)) return false;
+  if (sequence.promotion && sequence.promotion->state == Promotion::State::kept &&
+      kind == LayerKind::planned)
+    for (; lists.promoted_blocks < static_cast<Tokens>(sequence.promoted.size());
+         ++lists.promoted_blocks)
+      if (!list_block(sequence, kind, Strand::promoted, lists.promoted_blocks)) return false;
   for (KvList& list : lists.lists)
-    if (!locate(list, layer, list.pages(extent))) return false;
+    if (!locate(sequence, list, layer, list.pages(extent))) return false;
   return true;
 }
 
@@ -78,10 +83,37 @@ bool KvCache::list_hidden(KvList& list, const Block& block) {
   return true;
 }
 
+// What the sequence has promoted at a layer is not attended to among the others.
+bool KvCache::hide_promoted(const Running& sequence, const KvList& list, int layer, Tokens pages,
+                            LayerPages& at) {
+  const auto& promotion = sequence.promotion;
+  if (list.strand != Strand::visual || !promotion || promotion->state != Promotion::State::kept ||
+      blocks_.kind(layer) != LayerKind::planned)
+    return true;
+  const Tokens page_words = config_.visual_page_tokens / kWordTokens;
+  const Bytes page_bytes = page_words * 8;
+  if (!enlarge(at.hidden, at.filled * page_bytes, pages * page_bytes)) return false;
+  const auto promoted = promotion->choice.tokens(layer);
+  for (Tokens page = at.filled; page < pages; ++page) {
+    const ListedBlock& listed = list.blocks[static_cast<std::size_t>(page)];
+    auto* words = in_tables<std::uint64_t>(at.hidden) + page * page_words;
+    std::fill_n(words, page_words, 0);
+    const std::vector<std::uint64_t>& hidden = blocks_[listed.id].hidden;
+    std::copy(hidden.begin(), hidden.end(), words);
+    const Tokens begin = sequence.layout->visual_first_token(listed.index);
+    const Tokens end = begin + sequence.layout->visual_tokens(listed.index);
+    for (auto token = std::lower_bound(promoted.begin(), promoted.end(), begin);
+         token != promoted.end() && *token < end; ++token)
+      words[(*token - begin) / kWordTokens] |= std::uint64_t{1} << (*token - begin) % kWordTokens;
+  }
+  return true;
+}
+
 // Where the first `pages` pages lie in a layer.
-bool KvCache::locate(KvList& list, int layer, Tokens pages) {
+bool KvCache::locate(const Running& sequence, KvList& list, int layer, Tokens pages) {
   LayerPages& at = list.layers[static_cast<std::size_t>(layer)];
   if (at.filled >= pages) return true;
+  if (!hide_promoted(sequence, list, layer, pages, at)) return false;
   const bool staged = list.place == PagePlace::staged;
   if (!staged && !enlarge(at.table, at.filled * kPageTableEntryBytes, pages * kPageTableEntryBytes))
     return false;
@@ -126,7 +158,9 @@ bool KvCache::enlarge(Address& table, Bytes used_bytes, Bytes bytes) {
 void KvCache::forget_lists(SequenceLists& lists) {
   for (KvList& list : lists.lists) {
     list_tables_.give_back(list.hidden, ledger_.fence());
-    for (const LayerPages& at : list.layers) list_tables_.give_back(at.table, ledger_.fence());
+    for (const LayerPages& at : list.layers)
+      for (const Address& table : {at.table, at.hidden})
+        list_tables_.give_back(table, ledger_.fence());
   }
   lists = {};
 }
@@ -142,12 +176,14 @@ void KvCache::forget_other_lists(std::span<const SequenceId> batch) {
 
 // In the first `pages` pages of a list: the last of them may be filling. Those behind the end of an
 // image are hidden, and count.
-Tokens KvCache::tokens_of(const KvList& list, Tokens pages, const LayoutExtent& extent) const {
+Tokens KvCache::tokens_of(const KvList& list, Tokens pages, const LayoutExtent& extent) {
   const Tokens page_tokens = page_kind(list.strand, list.low).shape.tokens;
   const Tokens last = list.blocks[static_cast<std::size_t>(pages - 1)].index;
   Tokens in_last = page_tokens;
   if (list.strand == Strand::own) {
     in_last = std::min(page_tokens, extent.own_tokens - last * page_tokens);
+  } else if (list.strand == Strand::promoted) {
+    in_last = blocks_[list.blocks[static_cast<std::size_t>(pages - 1)].id].tokens;
   } else if (last + 1 == extent.visual_blocks) {
     in_last = extent.last_visual_tokens;
   }

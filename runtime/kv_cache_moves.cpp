@@ -32,6 +32,11 @@ void KvCache::set_placement(const Placement& placement) {
       for (const LayerKind kind : kAllLayerKinds) choose_action(block, kind);
       wish(id);
     }
+    if (sequence.promotion && sequence.promotion->state == Promotion::State::kept)
+      for (const BlockId id : sequence.promoted) {
+        choose_action(blocks_[id], LayerKind::planned);
+        wish(id);
+      }
     sequence.settled_own = 0;
     settle_own(sequence, sequence.appended.front());
   }
@@ -133,7 +138,7 @@ std::optional<PartState> KvCache::wanted(const Block& block, LayerKind kind) con
   const bool complete = part.closed_layers == layers;
   if (part.state == PartState::resident) {
     if (block.awake_owners == 0 && part.begun_layers == layers) return PartState::leaving;
-    if (!complete) return {};
+    if (!complete || is_candidate(block, kind)) return {};
     if (!part.low && wants_low(block, kind) && !part.incompressible) return PartState::compressing;
     if (!is_resident(part.action)) return PartState::leaving;
   }
@@ -296,8 +301,8 @@ Status KvCache::make_room(Bytes bytes) {
   if (coming >= bytes) return Status::busy;
   // The least recently used first; what can be compressed there before anything leaves.
   struct Candidate {
+    bool leaves, may_be_promoted;
     std::uint64_t used_at;
-    bool leaves;
     Wish wish;
   };
   std::vector<Candidate> candidates;
@@ -309,13 +314,13 @@ Status KvCache::make_room(Bytes bytes) {
           part.closed_layers == 0 || !part.assigned)
         continue;
       if (!part.low && may_be_low(block, kind) && !part.incompressible)
-        candidates.push_back({used_at(block), false, {id, kind}});
-      if (may_leave) candidates.push_back({used_at(block), true, {id, kind}});
+        candidates.push_back({false, is_candidate(block, kind), used_at(block), {id, kind}});
+      if (may_leave) candidates.push_back({true, false, used_at(block), {id, kind}});
     }
   });
   std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
-    return std::tuple(a.leaves, a.used_at, a.wish.block.index, a.wish.kind) <
-           std::tuple(b.leaves, b.used_at, b.wish.block.index, b.wish.kind);
+    return std::tuple(a.leaves, a.may_be_promoted, a.used_at, a.wish.block.index, a.wish.kind) <
+           std::tuple(b.leaves, b.may_be_promoted, b.used_at, b.wish.block.index, b.wish.kind);
   });
   for (const Candidate& candidate : candidates) {
     if (coming >= bytes) return Status::busy;
@@ -407,7 +412,7 @@ Status KvCache::wait(std::uint64_t step, Nanos timeout_ns) {
 }
 
 bool KvCache::settled() const {
-  return ledger_.idle() && events_.empty() && (wishes_.empty() || stuck_);
+  return ledger_.idle() && events_.empty() && promotions_.empty() && (wishes_.empty() || stuck_);
 }
 
 // All that can be done without waiting.
@@ -416,8 +421,10 @@ void KvCache::progress() {
   device_pool_.recycle(ledger_.passed());
   for (Host& host : hosts_) host.pool.recycle(ledger_.passed());
   list_tables_.recycle(ledger_.passed());
-  partials_.recycle(ledger_.passed());
-  tables_.recycle(ledger_.passed());
+  recycled_ = ledger_.passed();
+  partials_.recycle(recycled_);
+  tables_.recycle(recycled_);
+  promote();
   pump();
 }
 
@@ -450,6 +457,17 @@ void KvCache::collect(const Completion& completion) {
         }
       if (status != Status::ok) staging_.failed();
       if (status == Status::checksum) find_corruption(errand.layer);
+      break;
+    case Errand::Kind::score:
+    case Errand::Kind::bring_scores:
+      for (Step& step : steps_)
+        if (step.id == errand.step) {
+          --step.groups;
+          if (errand.kind == Errand::Kind::bring_scores && status == Status::ok) read_scores(step);
+        }
+      break;
+    case Errand::Kind::promotion:
+      end_promotion(errand, status);
       break;
     case Errand::Kind::prefetch:
       // A step that reads what it did not bring is cancelled; the next one brings its own.
@@ -530,7 +548,7 @@ void KvCache::end_transition(const Errand& errand, Status status) {
 // Steps whose groups have all ended, and before which nothing is in flight that could fail them.
 void KvCache::end_steps() {
   while (!steps_.empty() && steps_.front().groups == 0) {
-    const Step& step = steps_.front();
+    Step& step = steps_.front();
     const auto appends = [&](const Errand& errand) {
       return errand.kind == Errand::Kind::append && errand.step < step.id &&
              std::any_of(errand.given.begin(), errand.given.end(), [&](const Given& given) {
@@ -539,6 +557,7 @@ void KvCache::end_steps() {
              });
     };
     if (std::any_of(errands_.begin(), errands_.end(), appends)) return;
+    end_probings(step);
     if (step.done.word != nullptr) let_happen(step.done);
     if (step.announced)
       events_.push_back({.kind = RuntimeEvent::Kind::attended,
@@ -589,6 +608,14 @@ void KvCache::lose(BlockId id, int layer, Status status) {
       if (sequence.visual[block] == id)
         lose(SequenceId{i, sequence.generation},
              sequence.layout->visual_first_token(static_cast<Tokens>(block)), layer, status);
+    // What is promoted is a copy.
+    if (std::find(sequence.promoted.begin(), sequence.promoted.end(), id) ==
+        sequence.promoted.end())
+      continue;
+    const SequenceId owner{i, sequence.generation};
+    spoil_steps(owner, 0, status);
+    ++counters_.unselected_for_faults;
+    give_up_promotion(owner);
   }
 }
 

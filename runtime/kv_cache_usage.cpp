@@ -41,8 +41,10 @@ KvUsage KvCache::usage() const {
     for (int layer = 0; layer < config_.layers; ++layer) {
       const PageSlots& page = block.pages[static_cast<std::size_t>(layer)];
       const Part& part = block.parts[static_cast<std::size_t>(blocks_.kind(layer))];
-      count(page.now, block.strand, part.low);
-      count(page.next, block.strand, part.next_low);
+      // What is promoted is kept as text is.
+      const Strand strand = block.strand == Strand::promoted ? Strand::own : block.strand;
+      count(page.now, strand, part.low);
+      count(page.next, strand, part.next_low);
     }
   });
   std::erase_if(kinds, [](const PageUsage& kind) { return kind.pages == 0; });

@@ -40,6 +40,7 @@ struct HostRun {
 struct LayerPages {
   Tokens filled = 0;            ///< pages of which that is known here
   Address table{};              ///< resident, cpu: for Attend
+  Address hidden{};             ///< the same as KvList's where it differs by layer
   std::vector<HostRun> runs{};  ///< staged
 };
 
@@ -52,9 +53,14 @@ struct KvList {
   Address hidden{};                   ///< a bit a token; no bytes: none is hidden
   std::vector<LayerPages> layers{};   ///< of the model; those of the kind are used
 
+  const Address& hidden_in(int layer) const {
+    const Address& here = layers[static_cast<std::size_t>(layer)].hidden;
+    return here.bytes > 0 ? here : hidden;
+  }
   /// Of the first tokens of the sequence: only the last ones may hold none of them.
   Tokens pages(const LayoutExtent& extent) const {
     auto pages = blocks.size();
+    if (strand == Strand::promoted) return static_cast<Tokens>(pages);
     while (pages > 0 && blocks[pages - 1].index >= extent.blocks(strand)) --pages;
     return static_cast<Tokens>(pages);
   }
@@ -62,9 +68,9 @@ struct KvList {
 
 /// Of one sequence and kind of layers.
 struct SequenceLists {
-  std::uint64_t version = 0;                 ///< another one whenever they are made anew
-  bool stale = true;                         ///< a page has moved
-  Tokens own_blocks = 0, visual_blocks = 0;  ///< that are listed
+  std::uint64_t version = 0;  ///< another one whenever they are made anew
+  bool stale = true;          ///< a page has moved
+  Tokens own_blocks = 0, visual_blocks = 0, promoted_blocks = 0;  ///< that are listed
   std::vector<KvList> lists{};
 };
 

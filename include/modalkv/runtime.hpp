@@ -135,6 +135,14 @@ struct RuntimeCounters {
   std::int64_t lost_tokens = 0;
   std::int64_t failed_groups = 0;
   std::int64_t timeouts = 0;
+  /// Of image tokens, in all layers.
+  std::int64_t scored_tokens = 0;    ///< by a chunk of the prompt's text behind the images
+  std::int64_t promoted_tokens = 0;  ///< kept in high precision beside the text
+  std::int64_t unscored_chunks = 0;  ///< in a layer: there was no room for their scores
+  /// Sequences whose image tokens are all compressed alike after all, and why.
+  std::int64_t unselected_for_memory = 0;  ///< they were compressed before, or had no room
+  std::int64_t unselected_for_probes = 0;  ///< no text behind the images has scored them
+  std::int64_t unselected_for_faults = 0;
 };
 
 class Runtime {

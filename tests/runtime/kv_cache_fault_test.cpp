@@ -19,10 +19,14 @@ enum class Work : std::uint8_t {
   attend_on_cpu,
   attend,
   finish,
+  score,
+  bring_scores,
+  promote,
 };
 
 constexpr std::string_view kWorks[] = {"Append", "Compress",    "Fork",        "Leave",  "Arrive",
-                                       "Stage",  "SendQueries", "AttendOnCpu", "Attend", "Finish"};
+                                       "Stage",  "SendQueries", "AttendOnCpu", "Attend", "Finish",
+                                       "Score",  "BringScores", "Promote"};
 
 // By its first operation, but for the checker's poison, and by what that copies: the cache
 // registers the memory of the device, of the tables and of the host in turn; staging comes first on
@@ -38,7 +42,8 @@ std::optional<Work> work_of(const Device& device, QueueId queue, std::span<const
       return copy->to.offset < 3 * history_config({}).staging_slot_bytes ? Work::stage
                                                                          : Work::arrive;
     case QueueKind::d2h:
-      return copy->to.space.index == 1 ? Work::send_queries : Work::leave;
+      if (copy->to.space.index != 1) return Work::leave;
+      return copy->from.space.index == 0 ? Work::bring_scores : Work::send_queries;
     case QueueKind::host:
       return Work::attend_on_cpu;
     default:
@@ -46,7 +51,12 @@ std::optional<Work> work_of(const Device& device, QueueId queue, std::span<const
   }
   // Partials of the host come with the merge.
   if (copy != nullptr) return copy->from.space.index == 1 ? Work::finish : Work::fork;
-  if (std::holds_alternative<Decode>(op)) return Work::compress;
+  if (std::holds_alternative<Score>(op)) return Work::score;
+  if (std::holds_alternative<Decode>(op))
+    return std::any_of(first, ops.end(),
+                       [](const Op& any) { return std::holds_alternative<Append>(any); })
+               ? Work::promote
+               : Work::compress;
   if (std::holds_alternative<Append>(op) || std::holds_alternative<Encode>(op)) return Work::append;
   const bool ends = std::holds_alternative<Merge>(op) || std::holds_alternative<Finish>(op);
   return ends ? Work::finish : Work::attend;
@@ -131,7 +141,8 @@ TEST_P(KvCacheFault, CostsWhatItMustAndNoMore) {
   RecordProperty("lost_tokens", static_cast<int>(lost_tokens));
   RecordProperty("failed_steps", failed_steps);
   const bool writes = work == Work::append || work == Work::fork;
-  const bool moves = work == Work::compress || work == Work::leave || work == Work::arrive;
+  const bool moves = work == Work::compress || work == Work::leave || work == Work::arrive ||
+                     work == Work::score || work == Work::bring_scores || work == Work::promote;
   switch (harm) {
     case Harm::busy:
     case Harm::late:
@@ -163,7 +174,8 @@ std::vector<Row> rows() {
   std::vector<Row> all;
   for (std::size_t work = 0; work < std::size(kWorks); ++work)
     for (const Harm harm : {Harm::busy, Harm::late, Harm::fail, Harm::lost})
-      all.push_back({static_cast<Work>(work), harm});
+      // Promotions are too rare in so few histories.
+      if (static_cast<Work>(work) != Work::promote) all.push_back({static_cast<Work>(work), harm});
   for (const Work work : {Work::append, Work::leave, Work::stage})
     all.push_back({work, Harm::corrupt});
   return all;

@@ -26,6 +26,8 @@ struct Tally {
     sum.left_bytes += one.left_bytes;
     sum.arrived_bytes += one.arrived_bytes;
     sum.compressed_pages += one.compressed_pages;
+    sum.scored_tokens += one.scored_tokens;
+    sum.promoted_tokens += one.promoted_tokens;
     sum.verified_pages += one.verified_pages;
     sum.busy += one.busy;
     sum.no_space += one.no_space;
@@ -45,6 +47,8 @@ struct Tally {
     EXPECT_GT(sum.left_bytes, 0);
     EXPECT_GT(sum.arrived_bytes, 0);
     EXPECT_GT(sum.compressed_pages, 0);
+    EXPECT_GT(sum.scored_tokens, sum.promoted_tokens);
+    EXPECT_GT(sum.promoted_tokens, 0);
     EXPECT_GT(sum.verified_pages, 0);
     EXPECT_GT(sum.busy, 0);
     EXPECT_GT(exact_cuts, cuts / 2);
