@@ -65,7 +65,7 @@ class Streaming {
   std::vector<std::byte> device_ = std::vector<std::byte>(static_cast<std::size_t>(4 * kMiB)),
                          host_ = device_, tables_ = device_, engine_ = device_;
   KvCache cache_{world_.device,
-                 history_config({}),
+                 history_config({.seed = 4}),
                  {.device = device_, .hosts = {{host_}}, .tables = tables_}};
   SequenceId sequence_{};
   SpaceId space_{};
