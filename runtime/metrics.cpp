@@ -35,6 +35,18 @@ constexpr CounterLine kCounterLines[] = {
     {"failed_groups_total", "Groups of operations that failed.", &RuntimeCounters::failed_groups},
     {"timeouts_total", "Groups of operations whose end was never told.",
      &RuntimeCounters::timeouts},
+    {"scored_tokens_total", "Image tokens scored by text behind them, in all layers.",
+     &RuntimeCounters::scored_tokens},
+    {"promoted_tokens_total", "Image tokens kept in high precision, in all layers.",
+     &RuntimeCounters::promoted_tokens},
+    {"unscored_chunks_total", "Chunks in a layer whose scores found no room.",
+     &RuntimeCounters::unscored_chunks},
+    {"unselected_for_memory_total", "Choices of image tokens given up for want of memory.",
+     &RuntimeCounters::unselected_for_memory},
+    {"unselected_for_probes_total", "Choices given up as no text has scored the image tokens.",
+     &RuntimeCounters::unselected_for_probes},
+    {"unselected_for_faults_total", "Choices given up as a copy failed.",
+     &RuntimeCounters::unselected_for_faults},
 };
 
 std::string format_name(const KvFormat& format) {

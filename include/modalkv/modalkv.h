@@ -66,8 +66,8 @@ typedef struct mkv_config {
 
   /* A policy by its name, as `modalkv simulate --policy` knows it, "fp16-resident" by default, and
      what of it is to be otherwise: by default nothing. Formats by name: "fp16", "bf16", "fp8",
-     "nvfp4", "mxfp4", "int8", "int4", "int2", integers with suffixes as in "int4-g64" (a scale per 64
-     elements), "int8-int4" for K and V apart, "none". */
+     "nvfp4", "mxfp4", "int8", "int4", "int2", integers with suffixes as in "int4-g64" (a scale per
+     64 elements), "int8-int4" for K and V apart, "none". */
   const char* policy;
   double keep;            /* share of tokens in high precision, when the library plans */
   const char* high;       /* by default that of `input` */
