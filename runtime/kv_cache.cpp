@@ -355,8 +355,8 @@ Status KvCache::share_blocks(const Running& source, SequenceId copy) {
     }
   // Only now: whoever makes room for pages needs the list of operations as well.
   ops_.clear();
-  for (const Strand strand : {Strand::own, Strand::visual}) {
-    const std::vector<BlockId>& from = strand == Strand::own ? source.own : source.visual;
+  for (const Strand strand : kAllStrands) {
+    const std::vector<BlockId>& from = blocks_of(source, strand);
     for (std::size_t i = 0; i < from.size(); ++i) {
       const BlockId to = blocks_of(target, strand)[i];
       if (to == from[i]) continue;
@@ -372,8 +372,7 @@ Status KvCache::share_blocks(const Running& source, SequenceId copy) {
     for (const Strand strand : {Strand::own, Strand::visual})
       for (const BlockId block : blocks_of(target, strand))
         if (!is_complete(blocks_[block])) blocks_[block].last_write = submitted.ticket;
-    Errand& errand = errands_.emplace_back();
-    errand.ticket = submitted.ticket;
+    Errand& errand = add_errand(Errand::Kind::append, submitted.ticket);
     errand.given = {{copy, 0, page_begin(target, target.appended.front())}};
     errand.step = step_;
   }

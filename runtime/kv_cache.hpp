@@ -13,6 +13,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "modalkv/runtime.hpp"
@@ -289,12 +290,14 @@ class KvCache {
   std::size_t group_of(const Block& block, LayerKind kind) const;
   void choose_action(Block& block, LayerKind kind);
   void change_action(Block& block, LayerKind kind, Action action);
+  void assign_action(Block& block, LayerKind kind, Action action);
   void forget_action(const Block& block, LayerKind kind);
   void settle_own(Running& sequence, Tokens appended);
   void wish(BlockId block);
   std::optional<PartState> wanted(const Block& block, LayerKind kind) const;
   void pump();
   Status start_transition(const Wish& wish, PartState transition);
+  std::pair<Address, Address> scratch_rows(Tokens tokens) const;
   void add_compression(const Block& block, const PageSlots& page, const ContentId& content,
                        std::uint64_t generation);
   Status take_device(Bytes bytes, Running& sequence, Address& slot);
@@ -393,6 +396,7 @@ class KvCache {
   Tokens promoted_pages(const Running& sequence) const;
 
   // Outcomes
+  Errand& add_errand(Errand::Kind kind, Ticket ticket);
   void progress();
   void collect(const Completion& completion);
   void end_append(const Errand& errand, Status status);

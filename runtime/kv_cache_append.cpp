@@ -159,8 +159,7 @@ ContentId KvCache::identity(BlockId id, int layer) {
 }
 
 void KvCache::finish_append(std::span<const AppendRequest> batch, int layer, Ticket ticket) {
-  Errand& errand = errands_.emplace_back();
-  errand.ticket = ticket;
+  Errand& errand = add_errand(Errand::Kind::append, ticket);
   errand.layer = layer;
   errand.step = step_;
   for (const AppendPiece& of : pieces_) {

@@ -319,9 +319,7 @@ Submitted KvCache::submit_part(QueueId queue, std::span<const Ticket> after, int
 }
 
 void KvCache::add_group(Ticket ticket, int layer, Errand::Kind kind) {
-  Errand& errand = errands_.emplace_back();
-  errand.ticket = ticket;
-  errand.kind = kind;
+  Errand& errand = add_errand(kind, ticket);
   errand.layer = layer;
   errand.step = step_;
   ++steps_.back().groups;
@@ -554,9 +552,7 @@ bool KvCache::prefetch_layer(int layer) {
       for (const int used : staged.slots) staging_[used].waits = false;
       return false;  // wasted: the next step brings its own
     }
-    Errand& errand = errands_.emplace_back();
-    errand.ticket = copied.ticket;
-    errand.kind = Errand::Kind::prefetch;
+    add_errand(Errand::Kind::prefetch, copied.ticket);
     staging_[slot].waits = true;
     staged.slots.push_back(slot);
     staged.copied.push_back(copied.ticket);

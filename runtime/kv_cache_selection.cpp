@@ -308,10 +308,7 @@ Status KvCache::copy_promoted(SequenceId id) {
       if (!ledger_.has_room(compute_, 1, static_cast<int>(ops_.size()))) return Status::busy;
       const Submitted submitted = ledger_.submit(compute_, ops_, {});
       if (submitted.status != Status::ok) return submitted.status;
-      Errand& errand = errands_.emplace_back();
-      errand.ticket = submitted.ticket;
-      errand.kind = Errand::Kind::promotion;
-      errand.given = {{id, promotion.epoch, 0}};
+      add_errand(Errand::Kind::promotion, submitted.ticket).given = {{id, promotion.epoch, 0}};
       ++promotion.groups;
       for (const BlockId block : sequence.promoted) blocks_[block].last_write = submitted.ticket;
     }
@@ -339,9 +336,7 @@ bool KvCache::add_promoted(const Running& sequence, int& layer, std::size_t& tok
   });
   const Part& part = source->parts[static_cast<std::size_t>(LayerKind::planned)];
   if (part.low || on_host(part.state)) return false;
-  const Bytes bytes = rows_bytes(source->tokens);
-  const Address keys{areas_.scratch.space, areas_.scratch.offset, bytes};
-  const Address values{keys.space, areas_.scratch.offset + areas_.scratch.bytes / 2, bytes};
+  const auto [keys, values] = scratch_rows(source->tokens);
   ops_.push_back(Decode{source->pages[static_cast<std::size_t>(layer)].now, keys, values,
                         page_kind(Strand::visual, false).shape, source->tokens, config_.input});
   const PageShape& shape = page_kind(Strand::promoted, false).shape;

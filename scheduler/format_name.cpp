@@ -2,12 +2,12 @@
 
 #include <fmt/format.h>
 
-#include <charconv>
 #include <cstddef>
 #include <optional>
 #include <vector>
 
 #include "modalkv/error.hpp"
+#include "scheduler/text_parts.hpp"
 
 namespace modalkv {
 namespace {
@@ -15,23 +15,6 @@ namespace {
 constexpr std::string_view kNumbers = "fp16, bf16, fp8, int8, int4, int2, nvfp4, mxfp4";
 constexpr std::string_view kSuffixes = "-gN, -head, -channel, -symmetric, -fp8meta";
 constexpr int kLargestGroup = 4096;
-
-std::vector<std::string_view> split(std::string_view text, char at) {
-  std::vector<std::string_view> parts;
-  for (std::size_t begin = 0;;) {
-    const std::size_t end = text.find(at, begin);
-    parts.push_back(text.substr(begin, end - begin));
-    if (end == std::string_view::npos) return parts;
-    begin = end + 1;
-  }
-}
-
-std::optional<int> number_in(std::string_view text) {
-  int value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return value;
-}
 
 std::optional<ElementFormat> element_named(std::string_view name) {
   if (name == "fp16") return fp16();
@@ -62,7 +45,7 @@ class Suffixes {
     if (suffix == "symmetric") return once(symmetric_);
     if (suffix == "fp8meta") return once(fp8_metadata_);
     if (!suffix.starts_with('g')) return false;
-    const auto elements = number_in(suffix.substr(1));
+    const auto elements = number_in<int>(suffix.substr(1));
     return elements && *elements >= 16 && *elements <= kLargestGroup && *elements % 16 == 0 &&
            take_group(*elements);
   }

@@ -43,6 +43,12 @@ constexpr bool is_streamed(Action action) {
 constexpr bool is_on_cpu(Action action) {
   return action == Action::cpu_high || action == Action::cpu_low;
 }
+/// The action in the same place, compressed or not.
+constexpr Action place_of(Action action, bool low) {
+  if (is_resident(action)) return low ? Action::resident_low : Action::resident_high;
+  if (is_streamed(action)) return low ? Action::streamed_low : Action::streamed_high;
+  return low ? Action::cpu_low : Action::cpu_high;
+}
 
 /// What limits a step.
 enum class Bottleneck : std::uint8_t { gpu, link, cpu };

@@ -11,6 +11,7 @@
 #include "offload/forwarding_device.hpp"
 #include "runtime/kv_cache.hpp"
 #include "tests/offload/devices.hpp"
+#include "tests/runtime/small_cache.hpp"
 
 namespace modalkv {
 namespace {
@@ -19,28 +20,11 @@ constexpr int kLayers = 3, kQueryHeads = 4, kKvHeads = 2, kHeadDim = 32;
 constexpr Bytes kKvRow = kKvHeads * kHeadDim * 2, kQueryRow = kQueryHeads * kHeadDim * 2;
 
 RuntimeConfig config_of() {
-  RuntimeConfig config;
-  config.layers = kLayers;
-  config.query_heads = kQueryHeads;
-  config.kv_heads = kKvHeads;
-  config.head_dim = kHeadDim;
-  config.policy.selection = Selection::text_centric;
+  RuntimeConfig config = small_cache_config();
   config.policy.visual_low = both(int4_token_head());
   config.policy.window_tokens = 0;
-  config.policy.places = {true, true, true};
-  config.staging_slot_bytes = 64 * kKiB;
   config.partials_bytes = kMiB;
-  config.verify_every = 1;
   return config;
-}
-
-Placement all(Action high, Action low) {
-  Placement placement;
-  for (Shares& shares : placement.shares)
-    shares[static_cast<std::size_t>(
-        &shares == &placement.shares[static_cast<std::size_t>(Permission::visual_low)] ? low
-                                                                                       : high)] = 1;
-  return placement;
 }
 
 // Takes down what was submitted.

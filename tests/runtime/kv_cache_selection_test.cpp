@@ -13,6 +13,7 @@
 #include "runtime/kv_cache.hpp"
 #include "scheduler/selection.hpp"
 #include "tests/offload/devices.hpp"
+#include "tests/runtime/small_cache.hpp"
 
 namespace modalkv {
 namespace {
@@ -21,30 +22,13 @@ constexpr int kLayers = 3, kQueryHeads = 4, kKvHeads = 2, kHeadDim = 32;
 constexpr Tokens kMostTokens = 768;
 
 RuntimeConfig config_of(double keep = 0.25) {
-  RuntimeConfig config;
-  config.layers = kLayers;
-  config.query_heads = kQueryHeads;
-  config.kv_heads = kKvHeads;
-  config.head_dim = kHeadDim;
-  config.policy.selection = Selection::text_centric;
+  RuntimeConfig config = small_cache_config();
   config.policy.keep = keep;
   config.policy.visual_low = both(int2_grouped(32));
   config.policy.window_tokens = 8;
   config.policy.high_first_layers = 1;
-  config.policy.places = {true, true, true};
-  config.staging_slot_bytes = 64 * kKiB;
   config.partials_bytes = 8 * kMiB;
-  config.verify_every = 1;
   return config;
-}
-
-Placement all(Action high, Action low) {
-  Placement placement;
-  for (Shares& shares : placement.shares)
-    shares[static_cast<std::size_t>(
-        &shares == &placement.shares[static_cast<std::size_t>(Permission::visual_low)] ? low
-                                                                                       : high)] = 1;
-  return placement;
 }
 
 // Each promoted token is attended to among the others as well.

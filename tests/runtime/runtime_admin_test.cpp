@@ -12,26 +12,14 @@
 #include "modalkv/runtime.hpp"
 #include "tests/runtime/http_client.hpp"
 #include "tests/runtime/prometheus_reader.hpp"
+#include "tests/runtime/small_runtime.hpp"
 #include "tests/scheduler/sample_machine.hpp"
 
 namespace modalkv {
 namespace {
 
 RuntimeConfig served_config() {
-  RuntimeConfig config;
-  config.layers = 3;
-  config.query_heads = 4;
-  config.kv_heads = 2;
-  config.head_dim = 64;
-  config.policy.selection = Selection::text_centric;
-  config.policy.visual_low = both(int4_token_head());
-  config.policy.places = {true, true, false};
-  config.device_bytes = 8 * kMiB;
-  config.host_bytes = 16 * kMiB;
-  config.tables_bytes = kMiB;
-  config.staging_slot_bytes = kMiB;
-  config.partials_bytes = kMiB;
-  config.attention_threads = 1;
+  RuntimeConfig config = small_runtime_config(3);
   config.admin.emplace();
   return config;
 }

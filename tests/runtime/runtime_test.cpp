@@ -12,27 +12,15 @@
 
 #include "kernels/number.hpp"
 #include "scheduler/policies.hpp"
+#include "tests/runtime/small_runtime.hpp"
 #include "tests/scheduler/sample_machine.hpp"
 
 namespace modalkv {
 namespace {
 
 RuntimeConfig small_config() {
-  RuntimeConfig config;
-  config.layers = 2;
-  config.query_heads = 4;
-  config.kv_heads = 2;
-  config.head_dim = 64;
-  config.policy.selection = Selection::text_centric;
+  RuntimeConfig config = small_runtime_config(2);
   config.policy.keep = 0.1;
-  config.policy.visual_low = both(int4_token_head());
-  config.policy.places = {true, true, false};
-  config.device_bytes = 8 * kMiB;
-  config.host_bytes = 16 * kMiB;
-  config.tables_bytes = kMiB;
-  config.staging_slot_bytes = kMiB;
-  config.partials_bytes = kMiB;
-  config.attention_threads = 1;
   return config;
 }
 

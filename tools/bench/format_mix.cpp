@@ -2,34 +2,14 @@
 
 #include <fmt/format.h>
 
-#include <charconv>
 #include <cmath>
 #include <cstddef>
 #include <optional>
 
 #include "modalkv/error.hpp"
+#include "scheduler/text_parts.hpp"
 
 namespace modalkv {
-namespace {
-
-std::vector<std::string_view> split(std::string_view text, char at) {
-  std::vector<std::string_view> parts;
-  for (std::size_t begin = 0;;) {
-    const std::size_t end = text.find(at, begin);
-    parts.push_back(text.substr(begin, end - begin));
-    if (end == std::string_view::npos) return parts;
-    begin = end + 1;
-  }
-}
-
-std::optional<double> number_in(std::string_view text) {
-  double value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return value;
-}
-
-}  // namespace
 
 std::vector<FormatShare> parse_format_mix(std::string_view text) {
   if (text.find_first_of(":,") == std::string_view::npos)
@@ -41,7 +21,7 @@ std::vector<FormatShare> parse_format_mix(std::string_view text) {
     if (colon == std::string_view::npos)
       throw Error(fmt::format("mix '{}': '{}' has no share, expected FORMAT:SHARE", text, part));
     const std::string_view format = part.substr(0, colon);
-    const auto share = number_in(part.substr(colon + 1));
+    const auto share = number_in<double>(part.substr(colon + 1));
     if (!share || !(*share > 0 && *share <= 1))
       throw Error(fmt::format("mix '{}': the share '{}' is no number above 0 and up to 1", text,
                               part.substr(colon + 1)));
