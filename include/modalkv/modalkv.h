@@ -214,7 +214,8 @@ mkv_status mkv_fork(mkv_runtime* runtime, mkv_sequence sequence, mkv_sequence* c
 mkv_status mkv_truncate(mkv_runtime* runtime, mkv_sequence sequence, int64_t tokens, int64_t* kept);
 mkv_status mkv_release(mkv_runtime* runtime, mkv_sequence sequence);
 
-/* MKV_TIMEOUT: no event within the time. The outcome of what an event tells is in the event. */
+/* MKV_TIMEOUT: no event, after the time or as soon as something in flight has ended. The outcome of
+   what an event tells is in the event. */
 mkv_status mkv_poll(mkv_runtime* runtime, int64_t timeout_ns, mkv_event* event);
 /* The outcome of a step; MKV_TIMEOUT: not yet, or no such step. Other events are kept. */
 mkv_status mkv_wait(mkv_runtime* runtime, uint64_t step, int64_t timeout_ns);

@@ -210,7 +210,8 @@ class Runtime {
   Truncated truncate(SequenceId sequence, Tokens tokens);
   Status release(SequenceId sequence);
 
-  /// Goes on with what is in flight; the next event, if there is one within `timeout_ns`.
+  /// Goes on with what is in flight; the next event. Nothing after `timeout_ns`, or as soon as
+  /// something in flight has ended without an event: there may be room now for what was `busy`.
   std::optional<RuntimeEvent> poll(Nanos timeout_ns);
   /// The outcome of a step; other events are kept for `poll`. `timeout`: not yet.
   Status wait(std::uint64_t step, Nanos timeout_ns);

@@ -149,18 +149,19 @@ std::string error_of(const mkv_runtime* runtime) {
   return text.data();
 }
 
-// Memory of an engine, and its calls.
+// Memory of an engine, its runtime, which ends before it, and its calls.
 class Engine {
  public:
-  explicit Engine(mkv_runtime* runtime) : runtime_(runtime) {
+  explicit Engine(Opened opened) : opened_(std::move(opened)), runtime_(opened_.get()) {
     for (std::size_t i = 0; i < rows.size(); ++i)
       rows[i] = to_fp16(i % kHeadDim == 0   ? -2.0f
                         : i % kHeadDim == 1 ? 1.75f
                                             : static_cast<float>(i * i / 7 % 16) / 4 - 2);
-    EXPECT_EQ(mkv_register_memory(runtime, rows.data(), rows.size() * 2), MKV_OK);
-    EXPECT_EQ(mkv_register_memory(runtime, outputs.data(), outputs.size() * 2), MKV_OK);
-    EXPECT_EQ(mkv_register_memory(runtime, sums.data(), sums.size() * 4), MKV_OK);
+    EXPECT_EQ(mkv_register_memory(runtime_, rows.data(), rows.size() * 2), MKV_OK);
+    EXPECT_EQ(mkv_register_memory(runtime_, outputs.data(), outputs.size() * 2), MKV_OK);
+    EXPECT_EQ(mkv_register_memory(runtime_, sums.data(), sums.size() * 4), MKV_OK);
   }
+  mkv_runtime* runtime() { return runtime_; }
   mkv_sequence begin() {
     mkv_sequence sequence = 0;
     std::int64_t reused = -1;
@@ -200,12 +201,23 @@ class Engine {
     const mkv_status status = call(runtime_, &request, 1, layer, nullptr, 0, nullptr, &step);
     return status == MKV_OK ? mkv_wait(runtime_, step, kPatience) : status;
   }
+  // The next event. A poll also returns without one when something has ended.
+  mkv_event event() {
+    mkv_event event{};
+    event.size = sizeof(event);
+    mkv_status status = MKV_TIMEOUT;
+    for (int i = 0; i < 1000 && status == MKV_TIMEOUT; ++i)
+      status = mkv_poll(runtime_, 10 * kMillisecond, &event);
+    EXPECT_EQ(status, MKV_OK) << "no event";
+    return event;
+  }
 
   std::vector<std::uint16_t> rows = std::vector<std::uint16_t>(kTokens * kKvRow);
   std::array<std::uint16_t, kQueryRow> outputs{};
   std::array<float, kQueryHeads> sums{};
 
  private:
+  Opened opened_;
   mkv_runtime* runtime_;
 };
 
@@ -268,9 +280,8 @@ void expect_same(const Engine& engine, const Reference& reference) {
 // On a device too small for 16 bits. When a block leaves is a matter of time, so merging may round
 // otherwise; INT4 holds these rows exactly.
 TEST(CApi, AnswersAsTheCppApiDoes) {
-  const Opened opened = open();
-  mkv_runtime* runtime = opened.get();
-  Engine engine(runtime);
+  Engine engine(open());
+  mkv_runtime* runtime = engine.runtime();
   Reference reference(small_config(), engine);
   const mkv_sequence sequence = engine.begin();
   for (Tokens first = 0; first < kTokens; first += 50) {
@@ -303,9 +314,8 @@ TEST(CApi, AnswersAsTheCppApiDoes) {
 TEST(CApi, AllThatHappensToASequence) {
   mkv_config config = small_config();
   config.device_bytes = 8 * kMiB;
-  const Opened opened = open(config);
-  mkv_runtime* runtime = opened.get();
-  Engine engine(runtime);
+  Engine engine(open(config));
+  mkv_runtime* runtime = engine.runtime();
   EXPECT_EQ(mkv_can_admit(runtime, kPrompt.data(), kPrompt.size(), 100), MKV_OK);
   EXPECT_EQ(mkv_can_admit(runtime, kPrompt.data(), kPrompt.size(), 1'000'000), MKV_NO_SPACE);
   const mkv_sequence sequence = engine.begin();
@@ -341,11 +351,10 @@ TEST(CApi, AllThatHappensToASequence) {
 }
 
 TEST(CApi, AStepWaitsForItsEventsAndRaisesItsOwnOrIsCancelled) {
-  const Opened opened = open();
-  mkv_runtime* runtime = opened.get();
-  Engine engine(runtime);
-  const mkv_sequence sequence = engine.begin();
   alignas(8) std::uint64_t written = 0, done = 0;
+  Engine engine(open());
+  mkv_runtime* runtime = engine.runtime();
+  const mkv_sequence sequence = engine.begin();
   const mkv_engine_event when_written{sizeof(mkv_engine_event), &written, 1};
   const mkv_engine_event when_done{sizeof(mkv_engine_event), &done, 9};
   const mkv_append_request append = engine.rows_of(sequence, 8);
@@ -357,9 +366,7 @@ TEST(CApi, AStepWaitsForItsEventsAndRaisesItsOwnOrIsCancelled) {
   EXPECT_EQ(mkv_has_happened(&when_done), 0);
   ASSERT_EQ(mkv_cancel(runtime, step), MKV_OK);
   ASSERT_EQ(mkv_let_happen(&when_written), MKV_OK);
-  mkv_event event{};
-  event.size = sizeof(event);
-  ASSERT_EQ(mkv_poll(runtime, kPatience, &event), MKV_OK);
+  const mkv_event event = engine.event();
   EXPECT_EQ(event.kind, MKV_EVENT_ATTENDED);
   EXPECT_EQ(event.status, MKV_CANCELLED);
   EXPECT_EQ(event.step, step);
@@ -370,16 +377,13 @@ TEST(CApi, AStepWaitsForItsEventsAndRaisesItsOwnOrIsCancelled) {
 
 // Rows that are no numbers are refused when they are written.
 TEST(CApi, SaysWhatIsLost) {
-  const Opened opened = open();
-  mkv_runtime* runtime = opened.get();
-  Engine engine(runtime);
+  Engine engine(open());
+  mkv_runtime* runtime = engine.runtime();
   engine.rows[5] = 0x7e00;
   const mkv_sequence sequence = engine.begin();
   const mkv_append_request append = engine.rows_of(sequence, 64);
   ASSERT_EQ(mkv_append(runtime, &append, 1, 0, nullptr, 0), MKV_OK);
-  mkv_event event{};
-  event.size = sizeof(event);
-  ASSERT_EQ(mkv_poll(runtime, kPatience, &event), MKV_OK);
+  const mkv_event event = engine.event();
   EXPECT_EQ(event.kind, MKV_EVENT_LOST);
   EXPECT_EQ(event.status, MKV_REJECTED);
   EXPECT_EQ(event.sequence, sequence);
@@ -566,9 +570,8 @@ TEST(CApi, PoliciesAreThoseOfTheirNamesUnlessToldOtherwise) {
 }
 
 TEST(CApi, RejectsNullEverywhere) {
-  const Opened opened = open();
-  mkv_runtime* runtime = opened.get();
-  Engine engine(runtime);
+  Engine engine(open());
+  mkv_runtime* runtime = engine.runtime();
   const mkv_sequence sequence = engine.begin();
   ASSERT_EQ(engine.append(sequence, 8, 0), MKV_OK);
   const mkv_append_request append = engine.rows_of(sequence, 8);
@@ -620,9 +623,8 @@ TEST(CApi, RejectsNullEverywhere) {
 }
 
 TEST(CApi, RejectsWhatCannotBe) {
-  const Opened opened = open();
-  mkv_runtime* runtime = opened.get();
-  Engine engine(runtime);
+  Engine engine(open());
+  mkv_runtime* runtime = engine.runtime();
   const mkv_sequence sequence = engine.begin();
   ASSERT_EQ(engine.append(sequence, 8, 0), MKV_OK);
   const auto append = [&](auto change, int layer = 0) {
@@ -697,9 +699,8 @@ TEST(CApi, RejectsWhatCannotBe) {
 }
 
 TEST(CApi, AReleasedSequenceIsNone) {
-  const Opened opened = open();
-  mkv_runtime* runtime = opened.get();
-  Engine engine(runtime);
+  Engine engine(open());
+  mkv_runtime* runtime = engine.runtime();
   const mkv_sequence gone = engine.begin();
   ASSERT_EQ(mkv_release(runtime, gone), MKV_OK);
   const mkv_sequence next = engine.begin();
