@@ -12,6 +12,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "modalkv/op.hpp"
@@ -19,6 +20,7 @@
 #include "modalkv/token.hpp"
 #include "offload/device.hpp"
 #include "scheduler/placement.hpp"
+#include "scheduler/unit.hpp"
 
 namespace modalkv {
 
@@ -29,6 +31,15 @@ enum class Strand : std::uint8_t { own, visual, promoted };
 
 inline constexpr int kStrands = 3;
 inline constexpr Strand kAllStrands[] = {Strand::own, Strand::visual, Strand::promoted};
+
+/// Who the pages of a block are where their content is known, the same in every process: of which
+/// prefix, and which of its pages. Unique content: they are only this block's.
+struct BlockName {
+  ContentId prefix{};
+  std::uint32_t page = 0;
+
+  bool is_unique() const { return prefix.is_unique(); }
+};
 
 /// Names a block for as long as it exists: an id that outlives it names nothing.
 struct BlockId {
@@ -75,11 +86,14 @@ struct Block {
   std::uint32_t generation = 0;
   Strand strand = Strand::own;
   bool stays_high = false;  ///< it has a token that must not be compressed
-  int owners = 0;           ///< sequences
-  int awake_owners = 0;     ///< of them, not paused
-  Tokens tokens = 0;        ///< that it has when it is full: fewer at the end of an image
+  BlockName name{};
+  std::optional<UnitId> unit{};  ///< of kept content that it belongs to
+  int owners = 0;                ///< sequences, and one for kept content
+  int awake_owners = 0;          ///< of the sequences, not paused
+  Tokens tokens = 0;             ///< that it has when it is full: fewer at the end of an image
   Ticket last_write{};
-  std::vector<std::uint32_t> sequences{};  ///< of the owners, by index
+  std::vector<std::uint32_t> sequences{};  ///< of the owners, by index; empty: idle content
+  std::uint64_t idle_since = 0;            ///< on the clock of attention
   std::vector<std::uint64_t> hidden{};     ///< visual: a bit a token of the page
   std::array<Part, kLayerKinds> parts{};
   std::vector<PageSlots> pages{};  ///< by layer

@@ -184,6 +184,9 @@ mkv_counters to_c(const RuntimeCounters& from) {
   counters.lost_tokens = from.lost_tokens;
   counters.failed_groups = from.failed_groups;
   counters.timeouts = from.timeouts;
+  counters.known_tokens = from.known_tokens;
+  counters.reused_tokens = from.reused_tokens;
+  counters.evicted_segments = from.evicted_segments;
   return counters;
 }
 
@@ -262,8 +265,26 @@ mkv_status mkv_begin(mkv_runtime* runtime, const mkv_segment* prompt, size_t seg
       return status;
     const auto begun = runtime->runtime.begin(runtime->prompt);
     if (!begun) return MKV_REJECTED;
-    *sequence = to_c(*begun);
-    if (reused != nullptr) *reused = 0;
+    *sequence = to_c(begun->sequence);
+    if (reused != nullptr) *reused = begun->reused;
+    return MKV_OK;
+  });
+}
+
+mkv_status mkv_lookup(mkv_runtime* runtime, const mkv_segment* prompt, size_t segments,
+                      int64_t* reusable) {
+  return with(runtime, [&]() -> mkv_status {
+    if (reusable == nullptr) return MKV_REJECTED;
+    if (const mkv_status status = read_prompt(prompt, segments, runtime->prompt); status != MKV_OK)
+      return status;
+    *reusable = runtime->runtime.lookup(runtime->prompt);
+    return MKV_OK;
+  });
+}
+
+mkv_status mkv_forget_content(mkv_runtime* runtime) {
+  return with(runtime, [&]() -> mkv_status {
+    runtime->runtime.forget_content();
     return MKV_OK;
   });
 }

@@ -28,6 +28,14 @@ PrecisionPolicy policy_named(const char* name) {
       fmt::format("policy '{}' is unknown, expected one of {}", name, fmt::join(known, ", ")));
 }
 
+EvictionPolicy eviction_named(std::string_view given) {
+  for (const EvictionPolicy policy :
+       {EvictionPolicy::lru, EvictionPolicy::tiny_lfu, EvictionPolicy::cost_aware})
+    if (name(policy) == given) return policy;
+  throw Error(
+      fmt::format("content_eviction '{}' is unknown, expected lru, tiny-lfu or cost-aware", given));
+}
+
 void set(const char* name, std::optional<KvFormat>& to) {
   using namespace std::string_view_literals;
   if (name == nullptr) return;
@@ -88,6 +96,9 @@ RuntimeConfig runtime_config(const mkv_config& from) {
   set(from.verify_every, config.verify_every);
   set(from.overdue_ns, config.overdue_ns);
   set(from.tensor_parallel_ranks, config.tensor_parallel_ranks);
+  if (from.content_eviction != nullptr)
+    config.content_eviction = eviction_named(from.content_eviction);
+  set(from.recompute_token_ns, config.recompute_token_ns);
   return config;
 }
 

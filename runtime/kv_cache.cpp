@@ -114,6 +114,7 @@ RuntimeConfig checked(RuntimeConfig config) {
   refuse(config.verify_every < 0, "verify_every is a number of pages, or 0");
   refuse(config.policy.pinned_tokens < 0 || config.policy.window_tokens < 0,
          "a policy pins no negative number of tokens");
+  refuse(config.recompute_token_ns < 0, "recompute_token_ns is a time, or 0");
   refuse(config.staging_slots < 1, "staging needs a slot");
   refuse(config.staging_slot_bytes < largest_page_bytes(config),
          "a staging slot must hold the largest page");
@@ -140,7 +141,8 @@ KvCache::KvCache(Device& device, const RuntimeConfig& config, const KvCacheMemor
       list_tables_(areas_.list_tables),
       partials_(areas_.partials),
       tables_(areas_.step_tables),
-      blocks_(kinds_of(config_)) {
+      blocks_(kinds_of(config_)),
+      content_(config_.content_eviction) {
   device_pool_.grow(areas_.device_pages.bytes);
   for (std::size_t i = 0; i < memory.hosts.size(); ++i) {
     const Address& pages = areas_.host_pages[i];
@@ -222,12 +224,17 @@ Status KvCache::no_room(Status status) {
   return status;
 }
 
-std::optional<SequenceId> KvCache::begin(std::span<const Segment> prompt) {
-  for (const Segment& segment : prompt)
+std::optional<Begun> KvCache::begin(std::span<const Segment> prompt) {
+  Tokens tokens = 0;
+  for (const Segment& segment : prompt) {
     if (segment.tokens < 1) return {};
+    tokens += segment.tokens;
+  }
   const SequenceId id = start(layout_of(prompt));
-  find(id)->promotion = promotion_of(prompt);
-  return id;
+  Running& sequence = *find(id);
+  sequence.promotion = promotion_of(prompt);
+  sequence.prefixes = prefixes_of(prompt);
+  return Begun{id, reuse(id, tokens)};
 }
 
 TokenLayout KvCache::layout_of(std::span<const Segment> prompt) const {
@@ -261,8 +268,7 @@ std::vector<BlockId>& KvCache::blocks_of(Running& sequence, Strand strand) {
 Status KvCache::release(SequenceId id) {
   Running* sequence = find(id);
   if (sequence == nullptr) return Status::rejected;
-  for (const Strand strand : kAllStrands)
-    for (const BlockId block : blocks_of(*sequence, strand)) drop(block, id, !sequence->paused);
+  for_each_block(*sequence, [&](BlockId block) { drop(block, id, !sequence->paused); });
   for (SequenceLists& lists : sequence->lists) forget_lists(lists);
   set_reserved(*sequence, 0);
   sequence->alive = false;
@@ -275,12 +281,37 @@ void KvCache::drop(BlockId id, SequenceId owner, bool awake) {
   Block& block = blocks_[id];
   block.sequences.erase(std::find(block.sequences.begin(), block.sequences.end(), owner.index));
   if (awake) --block.awake_owners;
-  if (--block.owners > 0) return wish(id);
-  ++block.owners;  // gone with `remove`
-  for (const LayerKind kind : kAllLayerKinds) forget_action(block, kind);
+  if (block.sequences.empty()) {
+    for (const LayerKind kind : kAllLayerKinds) {
+      forget_action(block, kind);
+      Part& part = block.parts[static_cast<std::size_t>(kind)];
+      part.action = place_of(Action::resident_high, part.low);
+    }
+    block.idle_since = clock_;
+    if (block.unit) content_.unpin(*block.unit);
+  }
+  let_go(id);
+}
+
+// One owner less.
+void KvCache::let_go(BlockId id) {
+  Block& block = blocks_[id];
+  if (block.owners > 1) {
+    --block.owners;
+    return wish(id);
+  }
   given_up_.clear();
   blocks_.remove(id, given_up_);
   give_back(given_up_);
+}
+
+// A sequence that is awake owns it too.
+void KvCache::share(BlockId id, SequenceId owner) {
+  Block& block = blocks_[id];
+  if (block.unit && block.sequences.empty()) content_.pin(*block.unit);
+  ++block.owners;
+  ++block.awake_owners;
+  block.sequences.push_back(owner.index);
 }
 
 void KvCache::give_back(std::span<const Address> slots) {
@@ -291,9 +322,9 @@ Status KvCache::pause(SequenceId id) {
   Running* sequence = find(id);
   if (sequence == nullptr || sequence->paused || !is_even(*sequence)) return Status::rejected;
   sequence->paused = true;
-  for (const Strand strand : kAllStrands)
-    for (const BlockId block : blocks_of(*sequence, strand))
-      if (--blocks_[block].awake_owners == 0) wish(block);
+  for_each_block(*sequence, [&](BlockId block) {
+    if (--blocks_[block].awake_owners == 0) wish(block);
+  });
   progress();
   return Status::ok;
 }
@@ -302,9 +333,9 @@ Status KvCache::resume(SequenceId id) {
   Running* sequence = find(id);
   if (sequence == nullptr || !sequence->paused) return Status::rejected;
   sequence->paused = false;
-  for (const Strand strand : kAllStrands)
-    for (const BlockId block : blocks_of(*sequence, strand))
-      if (++blocks_[block].awake_owners == 1) wish(block);
+  for_each_block(*sequence, [&](BlockId block) {
+    if (++blocks_[block].awake_owners == 1) wish(block);
+  });
   progress();
   return Status::ok;
 }
@@ -320,6 +351,7 @@ Forked KvCache::fork(SequenceId id) {
   if (source == nullptr || source->paused || source->lost_from != kNeverLost || !is_even(*source))
     return {Status::rejected};
   progress();
+  if (const Status status = bring_tail(id); status != Status::ok) return {no_room(status)};
   source = find(id);
   if (source->lost_from != kNeverLost) return {Status::rejected};
   // What is shared has to be known to be good.
@@ -341,12 +373,12 @@ Status KvCache::share_blocks(const Running& source, SequenceId copy) {
   Running& target = *find(copy);
   target.appended = source.appended;
   target.promotion = source.promotion;
+  target.prefixes = source.prefixes;
+  target.kept_prefixes = source.kept_prefixes;
   for (const Strand strand : kAllStrands)
     for (const BlockId from : blocks_of(source, strand)) {
       if (is_complete(blocks_[from])) {
-        ++blocks_[from].owners;
-        ++blocks_[from].awake_owners;
-        blocks_[from].sequences.push_back(copy.index);
+        share(from, copy);
         blocks_of(target, strand).push_back(from);
       } else if (const Status status = copy_block(from, copy, blocks_of(target, strand));
                  status != Status::ok) {
@@ -395,6 +427,7 @@ Status KvCache::copy_block(BlockId from, SequenceId owner, std::vector<BlockId>&
   Block& block = blocks_[id];
   block.sequences.push_back(owner.index);
   block.stays_high = source.stays_high;
+  block.name = source.name;
   block.hidden = source.hidden;
   for (const LayerKind kind : kAllLayerKinds) {
     Part& part = block.parts[static_cast<std::size_t>(kind)];
@@ -431,6 +464,11 @@ Truncated KvCache::truncate(SequenceId id, Tokens tokens) {
       drop(ids.back(), id, true);
       ids.pop_back();
     }
+  }
+  if (sequence->tail && divide_up(sequence->layout->own_tokens(kept), config_.own_page_tokens) <=
+                            static_cast<Tokens>(sequence->own.size())) {
+    drop(*sequence->tail, id, true);
+    sequence->tail.reset();
   }
   for (Tokens& appended : sequence->appended) appended = std::min(appended, kept);
   // The last block of each strand is open again where something of it went.
@@ -517,6 +555,8 @@ std::string KvCache::describe() const {
   };
   std::string text = line("device", device_pool_);
   for (const Host& host : hosts_) text += line("host", host.pool);
+  text += fmt::format("kept content: {} segments, {} bytes, {} of them in use\n", content_.size(),
+                      content_.held_bytes(), content_.held_bytes() - content_.evictable_bytes());
   text += fmt::format("blocks: {}, in flight: {}, wishes: {}, reserved: {} bytes\n",
                       blocks_.blocks(), errands_.size(), wishes_.size(), reserved_bytes_);
   for (std::size_t i = 0; i < sequences_.size(); ++i) {

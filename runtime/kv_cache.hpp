@@ -18,6 +18,7 @@
 
 #include "modalkv/runtime.hpp"
 #include "runtime/block_store.hpp"
+#include "runtime/content_cache.hpp"
 #include "runtime/fenced_memory.hpp"
 #include "runtime/group_ledger.hpp"
 #include "runtime/kv_usage.hpp"
@@ -53,7 +54,9 @@ class KvCache {
   void set_placement(const Placement& placement);
 
   // As Runtime promises them (modalkv/runtime.hpp).
-  std::optional<SequenceId> begin(std::span<const Segment> prompt);
+  std::optional<Begun> begin(std::span<const Segment> prompt);
+  Tokens lookup(std::span<const Segment> prompt) const;
+  void forget_content();
   bool can_admit(std::span<const Segment> prompt, Tokens new_tokens) const;
   Status reserve(SequenceId sequence, Tokens tokens);
   Status append(std::span<const AppendRequest> batch, int layer,
@@ -108,6 +111,12 @@ class KvCache {
     int groups = 0;               // in flight
     Status outcome = Status::ok;  // of those that have ended
   };
+  // A leading segment of a prompt whose content is known, behind all before it.
+  struct Prefix {
+    PrefixId id{};
+    Tokens begin = 0, end = 0;
+    TokenClass token_class = TokenClass::text;
+  };
   struct Running {
     std::uint32_t generation = 0;
     bool alive = false;
@@ -124,6 +133,10 @@ class KvCache {
     Tokens reserved_until = 0;
     std::array<SequenceLists, kLayerKinds> lists{};
     std::optional<Promotion> promotion{};  // nothing: none is made
+    std::vector<Prefix> prefixes{};        // that are kept as content, or can be
+    std::size_t kept_prefixes = 0;         // of them
+    // Whose rows begin the next block of the own strand, which is made when it is needed.
+    std::optional<BlockId> tail{};
   };
   // Scores of a list's tokens on their way to the host.
   struct ScoredPart {
@@ -156,7 +169,8 @@ class KvCache {
       prefetch,
       score,
       bring_scores,
-      promotion
+      promotion,
+      tail
     };
     Ticket ticket{};
     Kind kind = Kind::append;
@@ -226,6 +240,18 @@ class KvCache {
     };
     std::vector<Made> made{};
   };
+  // What a page's trailer says.
+  struct PageIdentity {
+    ContentId content{};
+    std::uint64_t generation = 0;
+
+    friend bool operator==(const PageIdentity&, const PageIdentity&) = default;
+  };
+  // Kept content that a prompt begins with.
+  struct Reusable {
+    std::vector<UnitId> units{};
+    Tokens tokens = 0;
+  };
   // What a sequence of a batch needs beside its lists.
   struct RequestRoom {
     int parts = 0, cpu_parts = 0, next_part = 0, next_cpu_part = 0;
@@ -259,6 +285,12 @@ class KvCache {
   SequenceId start(TokenLayout layout);
   static std::vector<BlockId>& blocks_of(Running& sequence, Strand strand);
   static const std::vector<BlockId>& blocks_of(const Running& sequence, Strand strand);
+  template <typename Use>
+  static void for_each_block(const Running& sequence, Use&& use) {
+    for (const Strand strand : kAllStrands)
+      for (const BlockId block : blocks_of(sequence, strand)) use(block);
+    if (sequence.tail) use(*sequence.tail);
+  }
   bool is_even(const Running& sequence) const;
   bool is_complete(const Block& block) const;
   bool ends_in_block(const Running& sequence, Tokens tokens) const;
@@ -268,7 +300,10 @@ class KvCache {
     return page_kinds_[static_cast<std::size_t>(strand)][low ? 1 : 0];
   }
   Bytes rows_bytes(Tokens tokens) const;
-  static ContentId identity(BlockId id, int layer);
+  PageIdentity identity(BlockId id, int layer) const;
+  void add_close(const Address& page, const PageShape& shape, Tokens tokens,
+                 const PageIdentity& identity);
+  VerifyPage verification(const Address& page, BlockId id, int layer) const;
   Status no_room(Status status);
 
   // Appending
@@ -279,8 +314,10 @@ class KvCache {
   void add_rows(const AppendPiece& piece, const AppendRequest& request, int layer);
   void finish_append(std::span<const AppendRequest> batch, int layer, Ticket ticket);
   Status share_blocks(const Running& source, SequenceId copy);
+  void share(BlockId block, SequenceId owner);
   Status copy_block(BlockId from, SequenceId owner, std::vector<BlockId>& to);
   void drop(BlockId block, SequenceId owner, bool awake);
+  void let_go(BlockId block);
   void give_back(std::span<const Address> slots);
 
   // Placement
@@ -291,25 +328,51 @@ class KvCache {
   void choose_action(Block& block, LayerKind kind);
   void change_action(Block& block, LayerKind kind, Action action);
   void assign_action(Block& block, LayerKind kind, Action action);
-  void forget_action(const Block& block, LayerKind kind);
+  void forget_action(Block& block, LayerKind kind);
   void settle_own(Running& sequence, Tokens appended);
   void wish(BlockId block);
   std::optional<PartState> wanted(const Block& block, LayerKind kind) const;
   void pump();
   Status start_transition(const Wish& wish, PartState transition);
   std::pair<Address, Address> scratch_rows(Tokens tokens) const;
-  void add_compression(const Block& block, const PageSlots& page, const ContentId& content,
-                       std::uint64_t generation);
+  void add_compression(const Block& block, const PageSlots& page, const PageIdentity& identity);
   Status take_device(Bytes bytes, Running& sequence, Address& slot);
   std::optional<Address> take_host(Bytes bytes, int layer, bool cpu);
   Host& host_of(const Address& page);
   PagePool& pool_of(const Address& page);
   Status make_room(Bytes bytes);
+  // A part that can leave the device, or take less room there.
+  struct Candidate {
+    bool used = false;  // by a sequence
+    bool leaves = false, may_be_promoted = false;
+    std::uint64_t used_at = 0;
+    Wish wish{};
+  };
+  std::vector<Candidate> candidates() const;
+  Status move_out(const Candidate& candidate, Bytes& coming);
+  Status make_host_room(Bytes bytes);
   std::uint64_t used_at(const Block& block) const;
+  Bytes idle_device_bytes() const;
   Bytes reserve_bytes() const;
   Status await_arrival(const Block& block, LayerKind kind);
   int first_layer(LayerKind kind) const;
   Bytes freed_bytes(const Block& block, LayerKind kind) const;
+
+  // Content
+  std::vector<Prefix> prefixes_of(std::span<const Segment> prompt) const;
+  Reusable reusable(const std::vector<Prefix>& prefixes, const TokenLayout& layout,
+                    Tokens prompt_tokens) const;
+  Tokens reuse(SequenceId id, Tokens prompt_tokens);
+  Status bring_tail(SequenceId id);
+  BlockName name_of(const Running& sequence, Strand strand, Tokens index) const;
+  void keep_content(SequenceId id);
+  bool keep_segment(SequenceId id);
+  std::optional<BlockId> copy_tail(const Running& sequence, const Prefix& prefix, Tokens rows);
+  EvictionFacts facts_of(const CachedSegment& segment, const Prefix& prefix) const;
+  void drop_content(UnitId unit);
+  Bytes evict_content(Bytes bytes, Tier tier);
+  bool lies_in(const CachedSegment& segment, Tier tier) const;
+  Bytes retired_bytes(Tier tier) const;
 
   // Admission
   Bytes room_for(const TokenLayout& layout, Tokens begin, Tokens end, bool compact) const;
@@ -422,6 +485,7 @@ class KvCache {
   TablePool list_tables_;
   FencedRing partials_, tables_;
   BlockStore blocks_;
+  ContentCache content_;
   std::vector<Running> sequences_;
   std::vector<std::uint32_t> free_sequences_;
   std::array<Shares, kMaxGroups> targets_{};

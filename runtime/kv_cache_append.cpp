@@ -9,6 +9,9 @@ Status KvCache::append(std::span<const AppendRequest> batch, int layer,
                        std::span<const Ticket> after) {
   progress();
   if (const Status status = check(batch, layer); status != Status::ok) return status;
+  for (const AppendRequest& request : batch)
+    if (const Status status = bring_tail(request.sequence); status != Status::ok)
+      return status == Status::busy || status == Status::no_space ? no_room(status) : status;
   pieces_.clear();
   for (std::size_t r = 0; r < batch.size(); ++r) {
     const Running& sequence = *find(batch[r].sequence);
@@ -72,6 +75,7 @@ Status KvCache::open_page(const AppendPiece& of, std::span<const AppendRequest> 
     Block& block = blocks_[id];
     block.sequences.push_back(owner.index);
     block.stays_high = sequence.layout->holds_high(piece.strand, piece.block);
+    block.name = name_of(sequence, piece.strand, piece.block);
     if (visual) {
       block.hidden = sequence.layout->hidden(piece.block);
       if (std::all_of(block.hidden.begin(), block.hidden.end(),
@@ -135,7 +139,7 @@ void KvCache::add_rows(const AppendPiece& of, const AppendRequest& request, int 
   };
   const Address keys = rows(request.keys), values = rows(request.values);
   const PageShape& page_shape = page_kind(block.strand, part.low).shape;
-  const ContentId content = identity(id, layer);
+  const PageIdentity identity = this->identity(id, layer);
   if (part.low) {
     ops_.push_back(Encode{.keys = keys,
                           .values = values,
@@ -143,19 +147,33 @@ void KvCache::add_rows(const AppendPiece& of, const AppendRequest& request, int 
                           .shape = page_shape,
                           .tokens = piece.tokens,
                           .input = config_.input,
-                          .content = content,
-                          .generation = id.generation});
+                          .content = identity.content,
+                          .generation = identity.generation});
   } else {
     ops_.emplace_back(std::in_place_type<Append>, keys, values, page, page_shape, piece.at,
                       piece.tokens, config_.input);
     if (piece.at + piece.tokens == block.tokens)
-      ops_.push_back(Close{page, page_shape, block.tokens, content, id.generation});
+      add_close(page, page_shape, block.tokens, identity);
   }
 }
 
-// What a page's trailer says: whose it is. Nothing is shared by it.
-ContentId KvCache::identity(BlockId id, int layer) {
-  return {{id.index + std::uint64_t{1}, id.generation, static_cast<std::uint64_t>(layer), 0}};
+// What a page's trailer says: whose it is. Of known content the same in every process; else this
+// block's alone.
+KvCache::PageIdentity KvCache::identity(BlockId id, int layer) const {
+  const BlockName& name = blocks_.find(id)->name;
+  const auto in_layer = static_cast<std::uint64_t>(layer);
+  if (!name.is_unique()) return {name.prefix, in_layer << 32 | name.page};
+  return {{{id.index + std::uint64_t{1}, id.generation, in_layer, 0}}, id.generation};
+}
+
+void KvCache::add_close(const Address& page, const PageShape& shape, Tokens tokens,
+                        const PageIdentity& identity) {
+  ops_.push_back(Close{page, shape, tokens, identity.content, identity.generation});
+}
+
+VerifyPage KvCache::verification(const Address& page, BlockId id, int layer) const {
+  const PageIdentity expected = identity(id, layer);
+  return {page, expected.content, expected.generation};
 }
 
 void KvCache::finish_append(std::span<const AppendRequest> batch, int layer, Ticket ticket) {

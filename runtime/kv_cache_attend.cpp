@@ -19,6 +19,9 @@ Attended KvCache::attend(std::span<const AttendRequest> batch, int layer, bool p
                          std::span<const Ticket> after, EngineEvent done) {
   progress();
   if (const Status status = check(batch, layer, partial); status != Status::ok) return {status};
+  for (const AttendRequest& request : batch)
+    if (const Status status = bring_tail(request.sequence); status != Status::ok)
+      return {status == Status::busy || status == Status::no_space ? no_room(status) : status};
   ++clock_;
   batch_.clear();
   for (const AttendRequest& request : batch) {
@@ -448,7 +451,7 @@ void KvCache::add_verification(const AttendPart& part, const Address& slot_pages
     if (part.list->place == PagePlace::staged)
       where = {slot_pages.space, slot_pages.offset + page * where.bytes, where.bytes};
     ++counters_.verified_pages;
-    ops_.push_back(VerifyPage{where, identity(id, layer), id.generation});
+    ops_.push_back(verification(where, id, layer));
   }
   host_pages_read_ += part.pages;
 }
@@ -513,6 +516,8 @@ Status KvCache::prefetch(std::span<const SequenceId> batch) {
       return Status::rejected;
   }
   progress();
+  for (const SequenceId id : batch)
+    if (find(id)->tail) return Status::ok;  // its first step comes first
   batch_.assign(batch.begin(), batch.end());
   drop_prefetched();
   prefetch_after(config_.layers - 1);

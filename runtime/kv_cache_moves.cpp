@@ -81,10 +81,11 @@ void KvCache::assign_action(Block& block, LayerKind kind, Action action) {
   assigned_[group_of(block, kind)][static_cast<std::size_t>(action)] += block.tokens;
 }
 
-void KvCache::forget_action(const Block& block, LayerKind kind) {
-  const Part& part = block.parts[static_cast<std::size_t>(kind)];
+void KvCache::forget_action(Block& block, LayerKind kind) {
+  Part& part = block.parts[static_cast<std::size_t>(kind)];
   if (part.assigned)
     assigned_[group_of(block, kind)][static_cast<std::size_t>(part.action)] -= block.tokens;
+  part.assigned = false;
 }
 
 bool KvCache::wants_low(const Block& block, LayerKind kind) const {
@@ -115,8 +116,10 @@ void KvCache::wish(BlockId id) {
     if (blocks_.layers_of(kind) > 0 && wanted(blocks_[id], kind)) wishes_.push_back({id, kind});
 }
 
-// The transition that brings a part nearer to what is wanted of it.
+// The transition that brings a part nearer to what is wanted of it. What nobody uses stays where it
+// is until there is need for room.
 std::optional<PartState> KvCache::wanted(const Block& block, LayerKind kind) const {
+  if (block.sequences.empty()) return {};
   const Part& part = block.parts[static_cast<std::size_t>(kind)];
   const int layers = blocks_.layers_of(kind);
   const bool complete = part.closed_layers == layers;
@@ -177,7 +180,7 @@ Status KvCache::start_transition(const Wish& wish, PartState transition) {
     }
     page.next = *slot;
     if (compresses) {
-      add_compression(block, page, identity(wish.block, layer), wish.block.generation);
+      add_compression(block, page, identity(wish.block, layer));
     } else {
       ops_.push_back(Copy{page.now, page.next});
     }
@@ -191,15 +194,15 @@ Status KvCache::start_transition(const Wish& wish, PartState transition) {
       pool_of(page.next).put_back(page.next);
       page.next = {};
     }
-    return submitted.status;
+    return room || !leaves ? submitted.status : make_host_room(layers * page_bytes);
   }
   if (verifies) {
     // What comes to stay is read many times: all of it is verified, behind the copy.
     ops_.clear();
     for (int layer = 0; layer < config_.layers; ++layer)
       if (blocks_.kind(layer) == wish.kind)
-        ops_.push_back(VerifyPage{block.pages[static_cast<std::size_t>(layer)].next,
-                                  identity(wish.block, layer), wish.block.generation});
+        ops_.push_back(
+            verification(block.pages[static_cast<std::size_t>(layer)].next, wish.block, layer));
     counters_.verified_pages += layers;
     const Submitted verified = ledger_.submit(compute_, ops_, std::span(&submitted.ticket, 1));
     if (verified.status == Status::ok) submitted = verified;
@@ -245,8 +248,8 @@ std::pair<Address, Address> KvCache::scratch_rows(Tokens tokens) const {
 }
 
 // Takes a page's rows back and encodes them anew.
-void KvCache::add_compression(const Block& block, const PageSlots& page, const ContentId& content,
-                              std::uint64_t generation) {
+void KvCache::add_compression(const Block& block, const PageSlots& page,
+                              const PageIdentity& identity) {
   const auto [keys, values] = scratch_rows(block.tokens);
   ops_.push_back(Decode{page.now, keys, values, page_kind(block.strand, false).shape, block.tokens,
                         config_.input});
@@ -256,8 +259,8 @@ void KvCache::add_compression(const Block& block, const PageSlots& page, const C
                         .shape = page_kind(block.strand, true).shape,
                         .tokens = block.tokens,
                         .input = config_.input,
-                        .content = content,
-                        .generation = generation});
+                        .content = identity.content,
+                        .generation = identity.generation});
 }
 
 // A slot for a new page. `busy`, and on its way to having room, or `no_space`.
@@ -287,49 +290,88 @@ Status KvCache::make_room(Bytes bytes) {
       if (const Block* block = blocks_.find(errand.block))
         coming += freed_bytes(*block, errand.layer_kind);
   if (coming >= bytes) return Status::busy;
-  // The least recently used first; what can be compressed there before anything leaves.
-  struct Candidate {
-    bool leaves, may_be_promoted;
-    std::uint64_t used_at;
-    Wish wish;
-  };
-  std::vector<Candidate> candidates;
+  // Content that nobody uses first.
   const bool may_leave = config_.policy.places.streamed || config_.policy.places.cpu;
-  blocks_.for_each([&](BlockId id, Block& block) {
+  const std::vector<Candidate> all = candidates();
+  for (const bool used : {false, true}) {
+    for (const Candidate& candidate : all) {
+      if (coming >= bytes) return Status::busy;
+      if (candidate.used == used && move_out(candidate, coming) == Status::busy)
+        return Status::busy;
+    }
+    // What may leave has left, for room on the host that it makes there.
+    if (coming < bytes && idle_device_bytes() > 0 &&
+        (used ? coming == 0 && ledger_.idle() : !may_leave))
+      coming += evict_content(bytes - coming, Tier::device);
+  }
+  return coming > 0 || !ledger_.idle() ? Status::busy : Status::no_space;
+}
+
+// The least recently used first; what can be compressed there before anything leaves.
+std::vector<KvCache::Candidate> KvCache::candidates() const {
+  std::vector<Candidate> all;
+  const bool may_leave = config_.policy.places.streamed || config_.policy.places.cpu;
+  blocks_.for_each([&](BlockId id, const Block& block) {
+    const bool used = !block.sequences.empty();
     for (const LayerKind kind : kAllLayerKinds) {
       const Part& part = block.parts[static_cast<std::size_t>(kind)];
       if (part.state != PartState::resident || part.closed_layers < blocks_.layers_of(kind) ||
-          part.closed_layers == 0 || !part.assigned)
+          part.closed_layers == 0 || (used && !part.assigned))
         continue;
+      const std::uint64_t used_at = used ? this->used_at(block) : block.idle_since;
       if (!part.low && may_be_low(block, kind) && !part.incompressible)
-        candidates.push_back({false, is_candidate(block, kind), used_at(block), {id, kind}});
-      if (may_leave) candidates.push_back({true, false, used_at(block), {id, kind}});
+        all.push_back({used, false, is_candidate(block, kind), used_at, {id, kind}});
+      if (may_leave) all.push_back({used, true, false, used_at, {id, kind}});
     }
   });
-  std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) {
-    return std::tuple(a.leaves, a.may_be_promoted, a.used_at, a.wish.block.index, a.wish.kind) <
-           std::tuple(b.leaves, b.may_be_promoted, b.used_at, b.wish.block.index, b.wish.kind);
+  std::sort(all.begin(), all.end(), [](const Candidate& a, const Candidate& b) {
+    const auto key = [](const Candidate& c) {
+      return std::tuple(c.leaves, c.may_be_promoted, c.used_at, c.wish.block.index, c.wish.kind);
+    };
+    return key(a) < key(b);
   });
-  for (const Candidate& candidate : candidates) {
-    if (coming >= bytes) return Status::busy;
-    Block& block = blocks_[candidate.wish.block];
-    const Part& part = block.parts[static_cast<std::size_t>(candidate.wish.kind)];
-    if (part.state != PartState::resident) continue;  // chosen before
-    const PartState transition = candidate.leaves ? PartState::leaving : PartState::compressing;
-    const Action before = part.action;
-    const Action streamed =
-        config_.policy.places.streamed ? Action::streamed_high : Action::cpu_high;
-    change_action(block, candidate.wish.kind,
-                  candidate.leaves ? place_of(streamed, part.low) : Action::resident_low);
-    const Status status = start_transition(candidate.wish, transition);
-    if (status == Status::ok) {
-      coming += freed_bytes(block, candidate.wish.kind);
-      continue;
-    }
-    change_action(block, candidate.wish.kind, before);
-    if (status == Status::busy) return status;
+  return all;
+}
+
+// `busy`: there will be room for that.
+Status KvCache::move_out(const Candidate& candidate, Bytes& coming) {
+  Block* block = blocks_.find(candidate.wish.block);
+  const LayerKind kind = candidate.wish.kind;
+  // It may have been chosen, or evicted, before.
+  if (block == nullptr || block->parts[static_cast<std::size_t>(kind)].state != PartState::resident)
+    return Status::ok;
+  const PartState transition = candidate.leaves ? PartState::leaving : PartState::compressing;
+  const Part& part = block->parts[static_cast<std::size_t>(kind)];
+  const Action before = part.action;
+  if (candidate.used) {
+    const Action away = config_.policy.places.streamed ? Action::streamed_high : Action::cpu_high;
+    change_action(*block, kind, candidate.leaves ? place_of(away, part.low) : Action::resident_low);
   }
-  return coming > 0 || !ledger_.idle() ? Status::busy : Status::no_space;
+  const Status status = start_transition(candidate.wish, transition);
+  if (status == Status::ok) {
+    coming += freed_bytes(*block, kind);
+  } else if (candidate.used) {
+    change_action(*block, kind, before);
+  }
+  return status;
+}
+
+// On the host, of content that nobody uses. `busy`: there will be some.
+Status KvCache::make_host_room(Bytes bytes) {
+  Bytes coming = retired_bytes(Tier::host);
+  if (coming < bytes) coming += evict_content(bytes - coming, Tier::host);
+  return coming > 0 ? Status::busy : Status::no_space;
+}
+
+// Of the device, that content takes which nobody uses.
+Bytes KvCache::idle_device_bytes() const {
+  Bytes bytes = 0;
+  blocks_.for_each([&](BlockId, const Block& block) {
+    if (!block.sequences.empty()) return;
+    for (const PageSlots& page : block.pages)
+      if (page.now.space == device_pool_.where().space) bytes += page.now.bytes;
+  });
+  return bytes;
 }
 
 // When it was last attended to.

@@ -75,7 +75,14 @@ void KvCache::collect(const Completion& completion) {
   staging_.ended(errand.ticket);
   switch (errand.kind) {
     case Errand::Kind::append:
-      if (status != Status::ok) end_append(errand, status);
+      if (status != Status::ok) {
+        end_append(errand, status);
+      } else {
+        for (const Given& given : errand.given) keep_content(given.sequence);
+      }
+      break;
+    case Errand::Kind::tail:
+      if (status != Status::ok) lose(errand.block, 0, status);
       break;
     case Errand::Kind::transition:
       end_transition(errand, status);
@@ -166,8 +173,10 @@ void KvCache::end_transition(const Errand& errand, Status status) {
     block->parts[static_cast<std::size_t>(errand.layer_kind)].incompressible |=
         status == Status::checksum || status == Status::rejected;
     change_action(*block, errand.layer_kind, place_of(part.action, false));
-    if (status == Status::checksum || status == Status::rejected)
+    if (status == Status::checksum || status == Status::rejected) {
       lose(errand.block, first_layer(errand.layer_kind), status);
+      if (blocks_.find(errand.block) == nullptr) return;
+    }
   } else if (transition == PartState::arriving && status == Status::checksum) {
     for (int layer = 0; layer < config_.layers; ++layer)
       if (blocks_.kind(layer) == errand.layer_kind && is_corrupt(errand.block, layer)) {
@@ -228,8 +237,9 @@ void KvCache::lose(SequenceId id, Tokens first_token, int layer, Status status) 
                      .first_token = first_token});
 }
 
-// Of every sequence that holds it.
+// Of every sequence that holds it, and of all that may come to.
 void KvCache::lose(BlockId id, int layer, Status status) {
+  if (blocks_.find(id) == nullptr) return;
   for (std::uint32_t i = 0; i < sequences_.size(); ++i) {
     const Running& sequence = sequences_[i];
     if (!sequence.alive) continue;
@@ -242,6 +252,11 @@ void KvCache::lose(BlockId id, int layer, Status status) {
       if (sequence.visual[block] == id)
         lose(SequenceId{i, sequence.generation},
              sequence.layout->visual_first_token(static_cast<Tokens>(block)), layer, status);
+    if (sequence.tail == id)
+      lose(SequenceId{i, sequence.generation},
+           sequence.layout->token_of_own(static_cast<Tokens>(sequence.own.size()) *
+                                         config_.own_page_tokens),
+           layer, status);
     // What is promoted is a copy.
     if (std::find(sequence.promoted.begin(), sequence.promoted.end(), id) ==
         sequence.promoted.end())
@@ -251,6 +266,10 @@ void KvCache::lose(BlockId id, int layer, Status status) {
     ++counters_.unselected_for_faults;
     give_up_promotion(owner);
   }
+  const Block* block = blocks_.find(id);
+  if (block == nullptr || !block->unit) return;
+  ++counters_.spoiled_segments;
+  drop_content(*block->unit);
 }
 
 // A page that was read from the host did not verify: which of the host's is it? Where all are well,
@@ -273,8 +292,8 @@ bool KvCache::is_corrupt(BlockId id, int layer) {
   const Address& page = blocks_[id].pages[static_cast<std::size_t>(layer)].now;
   const std::span bytes(host_of(page).memory + page.offset, static_cast<std::size_t>(page.bytes));
   const PageTrailer trailer = read_trailer(bytes);
-  return verify_page(bytes) != Status::ok || trailer.content != identity(id, layer) ||
-         trailer.generation != id.generation;
+  return verify_page(bytes) != Status::ok ||
+         PageIdentity{trailer.content, trailer.generation} != identity(id, layer);
 }
 
 }  // namespace modalkv

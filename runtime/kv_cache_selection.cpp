@@ -40,7 +40,7 @@ bool KvCache::candidates_fit(std::span<const AppendRequest> batch, int layer) co
     const Tokens begin = sequence.appended[static_cast<std::size_t>(layer)];
     bytes += room_for(*sequence.layout, begin, begin + request.tokens, false);
   }
-  return bytes <= slots.free_bytes();
+  return bytes <= slots.free_bytes() || bytes <= slots.free_bytes() + idle_device_bytes();
 }
 
 // What sequences with an open choice come to see in this step, and room for scores of that.
@@ -355,8 +355,7 @@ bool KvCache::add_promoted(const Running& sequence, int& layer, std::size_t& tok
       return {all.space, all.offset + rows_bytes(first - begin), rows_bytes(run)};
     };
     ops_.push_back(Append{rows(keys), rows(values), page, shape, at, run, config_.input});
-    if (at + run == target.tokens)
-      ops_.push_back(Close{page, shape, target.tokens, identity(id, layer), id.generation});
+    if (at + run == target.tokens) add_close(page, shape, target.tokens, identity(id, layer));
   }
   return true;
 }

@@ -7,6 +7,8 @@ namespace modalkv {
 
 KvUsage KvCache::usage() const {
   KvUsage usage{.blocks = blocks_.blocks(),
+                .kept_segments = static_cast<std::int64_t>(content_.size()),
+                .kept_bytes = content_.held_bytes(),
                 .groups_in_flight = static_cast<std::int64_t>(errands_.size()),
                 .wishes = static_cast<std::int64_t>(wishes_.size()),
                 .reserved_bytes = reserved_bytes_};

@@ -51,6 +51,8 @@ struct KvUsage {
   std::vector<PoolUsage> pools{};
   std::int64_t running_sequences = 0, paused_sequences = 0;
   std::int64_t blocks = 0;
+  std::int64_t kept_segments = 0;  ///< of known content, in use or not
+  Bytes kept_bytes = 0;            ///< as small as they may become
   std::int64_t groups_in_flight = 0;
   std::int64_t wishes = 0;  ///< parts of blocks that are not where they should be
   Bytes reserved_bytes = 0;

@@ -47,6 +47,22 @@ constexpr CounterLine kCounterLines[] = {
      &RuntimeCounters::unselected_for_probes},
     {"unselected_for_faults_total", "Choices given up as a copy failed.",
      &RuntimeCounters::unselected_for_faults},
+    {"reuse_hits_total", "Prompts with known content of which KV was there.",
+     &RuntimeCounters::reuse_hits},
+    {"reuse_misses_total", "Prompts with known content of which none was.",
+     &RuntimeCounters::reuse_misses},
+    {"reuse_known_tokens_total", "Tokens of known content in prompts.",
+     &RuntimeCounters::known_tokens},
+    {"reuse_hit_tokens_total", "Of them, those whose KV was there.",
+     &RuntimeCounters::reused_tokens},
+    {"kept_segments_total", "Segments whose KV was kept for prompts to come.",
+     &RuntimeCounters::kept_segments},
+    {"unkept_segments_total", "Segments that were not kept: no room for their last page.",
+     &RuntimeCounters::unkept_segments},
+    {"evicted_segments_total", "Kept segments that left for want of memory.",
+     &RuntimeCounters::evicted_segments},
+    {"spoiled_segments_total", "Kept segments that left as a page of theirs was corrupt.",
+     &RuntimeCounters::spoiled_segments},
 };
 
 std::string format_name(const KvFormat& format) {
@@ -84,24 +100,16 @@ void add_usage(PrometheusText& text, const KvUsage& usage) {
   text.sample(usage.paused_sequences, {{"state", "paused"}});
   text.gauge("blocks", "Blocks of pages.");
   text.sample(usage.blocks);
+  text.gauge("kept_segments", "Segments of known content that are kept.");
+  text.sample(usage.kept_segments);
+  text.gauge("kept_bytes", "What they take when they are compressed.");
+  text.sample(usage.kept_bytes);
   text.gauge("groups_in_flight", "Groups of operations in flight.");
   text.sample(usage.groups_in_flight);
   text.gauge("misplaced_parts", "Parts of blocks that are not where the plan wants them.");
   text.sample(usage.wishes);
   text.gauge("reserved_bytes", "Device memory reserved for tokens to come.");
   text.sample(usage.reserved_bytes);
-}
-
-void add_reuse(PrometheusText& text, const ReuseMetrics& reuse) {
-  text.counter("reuse_hits_total", "Lookups of content that found KV.");
-  text.sample(reuse.hits);
-  text.counter("reuse_misses_total", "Lookups of content that found none.");
-  text.sample(reuse.misses);
-  text.counter("reuse_hit_tokens_total", "Tokens whose KV was found.");
-  text.sample(reuse.hit_tokens);
-  if (reuse.not_stored.empty()) return;
-  text.counter("reuse_not_stored_total", "Content that was not stored for later, by reason.");
-  for (const auto& [reason, count] : reuse.not_stored) text.sample(count, {{"reason", reason}});
 }
 
 void add_queues(PrometheusText& text, const std::vector<QueueMetrics>& queues) {
@@ -161,7 +169,6 @@ std::string prometheus_text(const RuntimeMetrics& metrics, Nanos age_ns) {
     text.counter(name, help);
     text.sample(metrics.counters.*value);
   }
-  add_reuse(text, metrics.reuse);
   if (metrics.measured) {
     add_queues(text, metrics.queues);
     add_steps(text, metrics);

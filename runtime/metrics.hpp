@@ -20,17 +20,6 @@ struct DegradedMode {
   bool degraded = false;
 };
 
-/// Content looked up, and content that was not stored for later.
-struct ReuseMetrics {
-  std::int64_t hits = 0, misses = 0;
-  std::int64_t hit_tokens = 0;
-  struct Refusal {
-    std::string_view reason;
-    std::int64_t count = 0;
-  };
-  std::vector<Refusal> not_stored{};
-};
-
 struct QueueMetrics {
   QueueKind kind = QueueKind::compute;
   int node = 0;  ///< of a host queue
@@ -48,7 +37,6 @@ struct StepMetrics {
 struct RuntimeMetrics {
   KvUsage usage{};
   RuntimeCounters counters{};
-  ReuseMetrics reuse{};
   bool measured = false;  ///< whether queues, stalls and steps were watched
   std::vector<QueueMetrics> queues{};
   Stalls stalls{};

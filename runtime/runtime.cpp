@@ -349,8 +349,14 @@ void Runtime::register_memory(std::span<std::byte> memory) {
 Address Runtime::address(const void* begin, Bytes bytes) const {
   return std::as_const(*impl_).address(begin, bytes);
 }
-std::optional<SequenceId> Runtime::begin(std::span<const Segment> prompt) {
+std::optional<Begun> Runtime::begin(std::span<const Segment> prompt) {
   return impl_->cache().begin(prompt);
+}
+Tokens Runtime::lookup(std::span<const Segment> prompt) const {
+  return std::as_const(*impl_).cache().lookup(prompt);
+}
+void Runtime::forget_content() {
+  impl_->cache().forget_content();
 }
 bool Runtime::can_admit(std::span<const Segment> prompt, Tokens new_tokens) const {
   return std::as_const(*impl_).cache().can_admit(prompt, new_tokens);

@@ -8,27 +8,16 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <string_view>
 #include <variant>
 #include <vector>
 
+#include "modalkv/policy.hpp"
 #include "scheduler/cost_aware_order.hpp"
 #include "scheduler/eviction_ledger.hpp"
 #include "scheduler/lru_order.hpp"
 #include "scheduler/tiny_lfu_order.hpp"
 
 namespace modalkv {
-
-enum class EvictionPolicy : std::uint8_t {
-  lru,        ///< least recently used first
-  tiny_lfu,   ///< W-TinyLFU: what a frequency sketch saw less often
-  cost_aware  ///< least reload time saved a byte, by uses, size, modality and format
-};
-
-constexpr std::string_view name(EvictionPolicy policy) {
-  constexpr std::string_view names[] = {"lru", "tiny-lfu", "cost-aware"};
-  return names[static_cast<std::uint8_t>(policy)];
-}
 
 /// The units of one tier. Same calls, same victims, on every machine. One thread at a time. A call
 /// costs O(log units) on average, `prepare` that a victim. Calls on a unit that is not here, or

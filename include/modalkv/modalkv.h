@@ -92,6 +92,11 @@ typedef struct mkv_config {
   int64_t partials_bytes;     /* 16 MiB */
   int64_t verify_every;       /* 64; 1: all streamed pages are checked; -1: none */
   int64_t overdue_ns;         /* 5 s */
+
+  /* What leaves first of the content that is kept for prompts to come: "lru", "tiny-lfu",
+     "cost-aware", which is the default. */
+  const char* content_eviction;
+  int64_t recompute_token_ns; /* 50 us: what computing a token's KV takes, about */
 } mkv_config;
 
 typedef struct mkv_runtime mkv_runtime;
@@ -169,6 +174,9 @@ typedef struct mkv_counters {
   int64_t lost_tokens;
   int64_t failed_groups;
   int64_t timeouts;
+  int64_t known_tokens;  /* with known content, in prompts that were begun */
+  int64_t reused_tokens; /* of them, whose KV was there */
+  int64_t evicted_segments;
 } mkv_counters;
 
 /* A runtime, or null and a line of text that says why there is none. `error_text` may be null where
@@ -185,9 +193,14 @@ size_t mkv_error_text(const mkv_runtime* runtime, char* text, size_t bytes);
 /* Memory of the engine, which must outlive the runtime: what requests point to lies in it. */
 mkv_status mkv_register_memory(mkv_runtime* runtime, void* memory, size_t bytes);
 
-/* `reused`, which may be null: leading tokens that are there already. */
+/* `reused`, which may be null: leading tokens that are there already, and are not appended. */
 mkv_status mkv_begin(mkv_runtime* runtime, const mkv_segment* prompt, size_t segments,
                      mkv_sequence* sequence, int64_t* reused);
+/* What mkv_begin would reuse of a prompt now. Changes nothing. */
+mkv_status mkv_lookup(mkv_runtime* runtime, const mkv_segment* prompt, size_t segments,
+                      int64_t* reusable);
+/* No content that was kept is reused any more; running sequences go on. */
+mkv_status mkv_forget_content(mkv_runtime* runtime);
 /* Whether it fits: MKV_OK, or MKV_NO_SPACE. Changes nothing. */
 mkv_status mkv_can_admit(mkv_runtime* runtime, const mkv_segment* prompt, size_t segments,
                          int64_t new_tokens);

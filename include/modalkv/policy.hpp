@@ -33,6 +33,18 @@ struct PlacePermissions {
   bool cpu = false;       ///< in host memory, attended there
 };
 
+/// What leaves first where kept content does not fit.
+enum class EvictionPolicy : std::uint8_t {
+  lru,        ///< least recently used first
+  tiny_lfu,   ///< W-TinyLFU: what a frequency sketch saw less often
+  cost_aware  ///< least reload time saved a byte, by uses, size, modality and format
+};
+
+constexpr std::string_view name(EvictionPolicy policy) {
+  constexpr std::string_view names[] = {"lru", "tiny-lfu", "cost-aware"};
+  return names[static_cast<std::uint8_t>(policy)];
+}
+
 struct PrecisionPolicy {
   std::string name;
   std::string summary;

@@ -59,6 +59,11 @@ struct RuntimeConfig {
   int verify_every = 64;  ///< of the streamed pages, one in so many is checked; 1: all; 0: none
   Nanos overdue_ns = 5 * kSecond;  ///< of a group of operations, then it counts as lost
 
+  /// What leaves first of the KV that stays for prompts to come, where memory is wanted.
+  EvictionPolicy content_eviction = EvictionPolicy::cost_aware;
+  /// About what the engine takes to compute a token's KV anew: what is worth keeping.
+  Nanos recompute_token_ns = 50 * kMicrosecond;
+
   /// Of a tensor-parallel group this rank holds `kv_heads` of the model's. Ranks with the same
   /// configuration and the same calls make the same plans.
   int tensor_parallel_ranks = 1;
@@ -72,6 +77,11 @@ struct SequenceId {
   std::uint32_t generation = 0;
 
   friend constexpr bool operator==(SequenceId, SequenceId) = default;
+};
+
+struct Begun {
+  SequenceId sequence{};
+  Tokens reused = 0;  ///< its first tokens, which count as appended in all layers
 };
 
 /// K and V [tokens, kv_heads, head_dim] of the sequence's next tokens in a layer; keys after RoPE.
@@ -143,6 +153,15 @@ struct RuntimeCounters {
   std::int64_t unselected_for_memory = 0;  ///< they were compressed before, or had no room
   std::int64_t unselected_for_probes = 0;  ///< no text behind the images has scored them
   std::int64_t unselected_for_faults = 0;
+  /// Of prompts' leading segments with known content.
+  std::int64_t reuse_hits = 0;        ///< prompts of which some was there
+  std::int64_t reuse_misses = 0;      ///< prompts of which none was
+  std::int64_t known_tokens = 0;      ///< in prompts that were begun
+  std::int64_t reused_tokens = 0;     ///< of them, whose KV was there
+  std::int64_t kept_segments = 0;     ///< whose KV stays for others
+  std::int64_t unkept_segments = 0;   ///< not: there was no room for a copy of their last page
+  std::int64_t evicted_segments = 0;  ///< that left for want of memory
+  std::int64_t spoiled_segments = 0;  ///< that left because a page of theirs was corrupt
 };
 
 class Runtime {
@@ -160,7 +179,17 @@ class Runtime {
 
   /// A sequence whose first tokens will be these; what is appended behind them is text. Nothing: a
   /// segment without tokens.
-  std::optional<SequenceId> begin(std::span<const Segment> prompt);
+  ///
+  /// Where leading segments say what their content is (Segment::content) and another sequence has
+  /// appended the same ones, their KV is shared and need not be appended: it begins with `reused`
+  /// tokens, fewer than the prompt. A content id names all that decides the KV of a segment beside
+  /// what is before it: model, weights and adapter too where one runtime serves several.
+  std::optional<Begun> begin(std::span<const Segment> prompt);
+  /// What `begin` would reuse of a prompt now. Changes nothing.
+  Tokens lookup(std::span<const Segment> prompt) const;
+  /// All content that was kept is not to be reused any more: weights have changed, say. Running
+  /// sequences go on.
+  void forget_content();
 
   /// Whether a sequence of this prompt and so many tokens more would fit beside what runs and what
   /// is reserved. Changes nothing.

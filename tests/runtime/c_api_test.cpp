@@ -65,7 +65,9 @@ AT(mkv_config, staging_slot_bytes, 168);
 AT(mkv_config, partials_bytes, 176);
 AT(mkv_config, verify_every, 184);
 AT(mkv_config, overdue_ns, 192);
-static_assert(sizeof(mkv_config) == 200);
+AT(mkv_config, content_eviction, 200);
+AT(mkv_config, recompute_token_ns, 208);
+static_assert(sizeof(mkv_config) == 216);
 AT(mkv_segment, token_class, 8);
 AT(mkv_segment, floor, 12);
 AT(mkv_segment, tokens, 16);
@@ -95,7 +97,8 @@ AT(mkv_event, reserved, 44);
 static_assert(sizeof(mkv_event) == 48);
 AT(mkv_counters, appended_tokens, 8);
 AT(mkv_counters, timeouts, 120);
-static_assert(sizeof(mkv_counters) == 128);
+AT(mkv_counters, evicted_segments, 144);
+static_assert(sizeof(mkv_counters) == 152);
 #undef AT
 
 constexpr int kLayers = 2, kQueryHeads = 4, kKvHeads = 2, kHeadDim = 64;
@@ -230,7 +233,7 @@ class Reference {
     runtime_.register_memory(std::as_writable_bytes(std::span(sums)));
     const Segment prompt[] = {
         {TokenClass::text, 8}, {TokenClass::image, 180}, {TokenClass::text, 12}};
-    sequence_ = runtime_.begin(prompt).value();
+    sequence_ = runtime_.begin(prompt).value().sequence;
     query_ = runtime_.address(engine.rows.data() + 640, kQueryRow * 2);
   }
   void append(Engine& engine, Tokens tokens, Tokens first) {

@@ -31,10 +31,13 @@ enum class EngineCall : std::uint8_t {
   truncate,  ///< which sequence, by how many tokens
   release,   ///< which sequence
   poll,      ///< how often
+  share,     ///< begin: which known contents, text and image in turn, 0: none; tokens of own text
+  forget,    ///< all content that is kept
 };
 
-inline constexpr std::string_view kEngineCalls[] = {
-    "begin", "step", "drain", "place", "pause", "resume", "fork", "truncate", "release", "poll"};
+inline constexpr std::string_view kEngineCalls[] = {"begin",   "step",   "drain", "place",
+                                                    "pause",   "resume", "fork",  "truncate",
+                                                    "release", "poll",   "share", "forget"};
 
 constexpr std::string_view name(EngineCall call) {
   return kEngineCalls[static_cast<std::size_t>(call)];
@@ -98,6 +101,7 @@ inline std::vector<EngineAction> simpler(const EngineAction& action) {
 class ActionSource {
  public:
   static constexpr std::uint64_t kMostSequences = 8;
+  static constexpr std::size_t kSharedSegments = 4;
 
   explicit ActionSource(std::uint64_t seed) : random_(seed) {}
 
@@ -119,7 +123,7 @@ class ActionSource {
 
   EngineAction next() {
     const std::uint64_t what = below(100);
-    if (sequences_ == 0 || (what < 10 && sequences_ < 6)) return begin();
+    if (sequences_ == 0 || (what < 10 && sequences_ < 6)) return below(3) != 0 ? begin() : share();
     const auto which = static_cast<Tokens>(below(sequences_));
     if (what < 60) return step();
     if (what < 68) return place();
@@ -131,10 +135,11 @@ class ActionSource {
     }
     if (what < 95)
       return {EngineCall::truncate, {which, below(2) == 0 ? between(0, 5) : between(0, 400)}};
-    if (what < 97) {
+    if (what < 98) {
       --sequences_;
       return {EngineCall::release, {which}};
     }
+    if (below(12) == 0) return {EngineCall::forget};
     return {EngineCall::poll, {between(0, 20)}};
   }
 
@@ -146,6 +151,16 @@ class ActionSource {
       if (image != (action.numbers.size() % 2 == 1)) action.numbers.push_back(0);
       action.numbers.push_back(image ? between(1, 150) : between(1, 40));
     }
+    return action;
+  }
+
+  EngineAction share() {
+    ++sequences_;
+    EngineAction action{EngineCall::share, std::vector<Tokens>(kSharedSegments + 1)};
+    // Mostly the same text and image, then others.
+    for (std::size_t i = 0; i < kSharedSegments; ++i)
+      action.numbers[i] = i < 2 && below(4) != 0 ? 1 : between(0, 2);
+    action.numbers[kSharedSegments] = between(0, 30);
     return action;
   }
 

@@ -56,7 +56,8 @@ inline HistoryResult replay(Device& device, const CheckingDevice& checker, Histo
 }
 
 inline HistoryResult replay(const HistoryCase& which, const std::vector<EngineAction>& actions) {
-  HistoryMemory memory;
+  // Some hosts are too small for all content.
+  HistoryMemory memory(3 * kMiB + 300 * kKiB, which.seed % 3 == 1 ? 480 * kKiB : 4 * kMiB);
   const auto on = [&](auto&& world) {
     return replay(world.device, world.device, memory, which.options(), actions);
   };

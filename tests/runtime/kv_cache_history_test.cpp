@@ -29,6 +29,10 @@ struct Tally {
     sum.scored_tokens += one.scored_tokens;
     sum.promoted_tokens += one.promoted_tokens;
     sum.verified_pages += one.verified_pages;
+    sum.reused_tokens += one.reused_tokens;
+    sum.reuse_misses += one.reuse_misses;
+    sum.kept_segments += one.kept_segments;
+    sum.evicted_segments += one.evicted_segments;
     sum.busy += one.busy;
     sum.no_space += one.no_space;
     sum.failed_groups += one.failed_groups;
@@ -50,6 +54,9 @@ struct Tally {
     EXPECT_GT(sum.scored_tokens, sum.promoted_tokens);
     EXPECT_GT(sum.promoted_tokens, 0);
     EXPECT_GT(sum.verified_pages, 0);
+    EXPECT_GT(sum.reused_tokens, 0);
+    EXPECT_GT(sum.reuse_misses, 0);
+    EXPECT_GT(sum.kept_segments, 0);
     EXPECT_GT(sum.busy, 0);
     EXPECT_GT(exact_cuts, cuts / 2);
   }
@@ -57,9 +64,10 @@ struct Tally {
 
 TEST(KvCache, RandomHistoriesOnRealThreads) {
   Tally tally;
-  for (std::uint64_t seed = 1; seed <= 16 && !HasFailure(); ++seed)
+  for (std::uint64_t seed = 1; seed <= 24 && !HasFailure(); ++seed)
     tally.add(check_history({HistoryWorld::threads, seed}));
   tally.expect_everything_happened();
+  EXPECT_GT(tally.sum.evicted_segments, 0);
 }
 
 TEST(KvCache, RandomHistoriesInVirtualTime) {
@@ -67,6 +75,7 @@ TEST(KvCache, RandomHistoriesInVirtualTime) {
   for (std::uint64_t seed = 1000; seed < 1060 && !HasFailure(); ++seed)
     tally.add(check_history({HistoryWorld::sim, seed, seed % 3 == 0 ? 50 : 0}));
   tally.expect_everything_happened();
+  EXPECT_GT(tally.sum.evicted_segments, 0);
 }
 
 TEST(KvCache, FaultsCostStepsButNeverGiveAWrongOutput) {

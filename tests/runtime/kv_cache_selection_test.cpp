@@ -86,7 +86,7 @@ class Engine {
           if (d % kHeadDim < 8) elements()[query(layer, token) + d] = to_fp16(1.5f);
   }
 
-  SequenceId begin(std::vector<Segment> prompt) { return *cache_.begin(prompt); }
+  SequenceId begin(std::vector<Segment> prompt) { return cache_.begin(prompt)->sequence; }
 
   /// Appends the next tokens in all layers and attends with them.
   Status step(SequenceId sequence, Tokens tokens, bool attends = true) {

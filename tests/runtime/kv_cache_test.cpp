@@ -23,7 +23,7 @@ class Streaming {
     cache_.grow_host(0, 4 * kMiB);
     cache_.set_placement(placement);
     const Segment prompt[] = {{TokenClass::image, 128}, {TokenClass::text, 4}};
-    sequence_ = *cache_.begin(prompt);
+    sequence_ = cache_.begin(prompt)->sequence;
     std::fill_n(reinterpret_cast<std::uint16_t*>(engine_.data()), kRows * 64, to_fp16(0.5f));
     space_ = world_.device
                  .register_space(

@@ -105,6 +105,7 @@ class History {
   struct Modelled {
     SequenceId id{};
     std::vector<std::uint64_t> tokens;  // who they are
+    std::vector<std::uint64_t> known;   // who the first ones are, whenever they are appended
     Tokens prompt_tokens = 0;
     bool paused = false;
   };
@@ -127,6 +128,8 @@ class History {
 
   void act(const EngineAction& action) {
     if (action.call == EngineCall::begin) return begin(action);
+    if (action.call == EngineCall::share) return share(action);
+    if (action.call == EngineCall::forget) return cache_.forget_content();
     if (action.call == EngineCall::drain) return drain();
     if (action.call == EngineCall::place) return cache_.set_placement(placement_of(action));
     if (action.call == EngineCall::poll) {
@@ -161,6 +164,8 @@ class History {
     drain();
     while (!sequences_.empty()) release(sequences_.begin()->first);
     drain();
+    cache_.forget_content();
+    drain();
     const std::string end = cache_.describe();
     for (const char* nothing : {"device pages: 0 of", "host pages: 0 of", "blocks: 0,"})
       require(end.find(nothing) != std::string::npos, "something stays at the end");
@@ -175,10 +180,45 @@ class History {
       prompt.push_back({i % 2 == 0 ? TokenClass::text : TokenClass::image, action[i]});
       sequence.prompt_tokens += action[i];
     }
-    const auto id = cache_.begin(prompt);
-    require(id.has_value(), "begin answers nothing");
-    sequence.id = *id;
-    sequences_[next_number_++] = sequence;
+    begin(std::move(sequence), prompt);
+  }
+  // A prompt of contents that other sequences have too. Who a token is depends on all before it.
+  void share(const EngineAction& action) {
+    if (sequences_.size() >= ActionSource::kMostSequences) return;
+    Modelled sequence;
+    std::vector<Segment> prompt;
+    std::uint64_t before = std::uint64_t{1} << 40;
+    for (std::size_t i = 0; i < ActionSource::kSharedSegments; ++i) {
+      const auto content = static_cast<std::uint64_t>(action[i]);
+      if (content == 0) continue;
+      const bool image = i % 2 == 1;
+      const Tokens tokens = 1 + static_cast<Tokens>(content * (image ? 67 : 13) + i * 5) % 150;
+      prompt.push_back(
+          {image ? TokenClass::image : TokenClass::text, tokens, {{content, 0, 0, i}}});
+      before = before * 131 + content * 8 + i;
+      for (Tokens t = 0; t < tokens; ++t)
+        sequence.known.push_back(before * 1000 + static_cast<std::uint64_t>(t));
+    }
+    sequence.prompt_tokens = static_cast<Tokens>(sequence.known.size());
+    if (const Tokens own = action[ActionSource::kSharedSegments]; own > 0 || prompt.empty()) {
+      prompt.push_back({TokenClass::text, std::max<Tokens>(own, 1)});
+      sequence.prompt_tokens += std::max<Tokens>(own, 1);
+    }
+    begin(std::move(sequence), prompt);
+  }
+  void begin(Modelled sequence, const std::vector<Segment>& prompt) {
+    const Tokens expected = cache_.lookup(prompt);
+    require(expected == cache_.lookup(prompt), "a lookup changes something");
+    const auto begun = cache_.begin(prompt);
+    require(begun.has_value(), "begin answers nothing");
+    require(begun->reused == expected && expected < std::max<Tokens>(sequence.prompt_tokens, 1) &&
+                expected <= static_cast<Tokens>(sequence.known.size()),
+            "begin reuses " + std::to_string(begun->reused) + " tokens");
+    sequence.id = begun->sequence;
+    sequence.tokens.assign(sequence.known.begin(), sequence.known.begin() + begun->reused);
+    for (int layer = 0; layer < config_.layers; ++layer)
+      require(cache_.tokens(sequence.id, layer) == begun->reused, "reused in some layers only");
+    sequences_[next_number_++] = std::move(sequence);
   }
 
   void pause(Modelled& sequence) {
@@ -240,7 +280,10 @@ class History {
       before[key] = sequence.tokens.size();
       const auto left = sequence.prompt_tokens - static_cast<Tokens>(sequence.tokens.size());
       const Tokens chunk = left > 0 ? std::min(left, most) : 1 + most % 2;
-      for (Tokens t = 0; t < chunk; ++t) sequence.tokens.push_back(next_number_++);
+      for (Tokens t = 0; t < chunk; ++t)
+        sequence.tokens.push_back(sequence.tokens.size() < sequence.known.size()
+                                      ? sequence.known[sequence.tokens.size()]
+                                      : next_number_++);
     }
     for (int layer = 0; layer < config_.layers && !batch.empty(); ++layer) {
       std::map<std::uint64_t, AppendRequest> rows;

@@ -154,7 +154,7 @@ class Soak {
                               {TokenClass::image, between(64, 192)},
                               {TokenClass::text, between(4, 12)}};
     for (const Segment& segment : prompt) chat.prompt_tokens += segment.tokens;
-    chat.id = runtime_.begin(prompt).value();
+    chat.id = runtime_.begin(prompt).value().sequence;
     chats_.push_back(std::move(chat));
     ++begun_;
   }

@@ -45,7 +45,6 @@ RuntimeMetrics full_metrics() {
       {Tier::host, 1, Modality::visual, {int4_token_head(), int8_token_head()}, 7, 70},
       {Tier::disk, 0, Modality::visual, both(int4_token_head()), 11, 110}};
   metrics.usage.pools = {{Tier::device, 0, 1000, 320, 20}, {Tier::host, 1, 2000, 70, 0}};
-  metrics.reuse = {.hits = 2, .misses = 3, .hit_tokens = 5, .not_stored = {{"tier full", 7}}};
   metrics.measured = true;
   metrics.queues = {{QueueKind::h2d, 0, {1, 2, 3, 1'500'000'000}},
                     {QueueKind::host, 1, {4, 5, 6, 7}}};
@@ -74,7 +73,6 @@ TEST(Metrics, AreInBaseUnitsWithTheirLabels) {
   EXPECT_EQ(page.value("modalkv_decode_step_actual_seconds_total"), 0.03);
   EXPECT_EQ(page.value("modalkv_decode_step_predicted_seconds"), 0.009);
   EXPECT_EQ(page.value("modalkv_plans_total", {{"cause", "drift"}}), 2);
-  EXPECT_EQ(page.value("modalkv_reuse_not_stored_total", {{"reason", "tier full"}}), 7);
   EXPECT_EQ(page.value("modalkv_degraded", {{"mode", "pinned \"maybe\"\\\n"}}), 1);
   EXPECT_EQ(page.value("modalkv_degraded", {{"mode", "other"}}), 0);
   EXPECT_EQ(page.value("modalkv_uptime_seconds"), 90.000000001);

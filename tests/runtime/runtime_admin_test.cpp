@@ -30,7 +30,7 @@ class Engine {
   explicit Engine(Runtime& runtime) : runtime_(runtime) {
     runtime_.register_memory(std::as_writable_bytes(std::span(rows_)));
     const Segment prompt[] = {{TokenClass::text, 8}, {TokenClass::image, 128}};
-    sequence_ = runtime_.begin(prompt).value();
+    sequence_ = runtime_.begin(prompt).value().sequence;
     step(136);
   }
   void step(Tokens tokens) {

@@ -37,7 +37,7 @@ class Engine {
                                     : static_cast<float>(i * i / 7 % 16) / 4 - 2);
     runtime_.register_memory(std::as_writable_bytes(std::span(rows_)));
     runtime_.register_memory(std::as_writable_bytes(std::span(outputs_)));
-    sequence_ = runtime_.begin(kPrompt).value();
+    sequence_ = runtime_.begin(kPrompt).value().sequence;
   }
 
   SequenceId sequence() const { return sequence_; }
@@ -164,7 +164,7 @@ TEST(Runtime, WaitsForTheEnginesEvents) {
   std::vector<std::uint16_t> rows(8 * 2 * 64), outputs(4 * 64);
   runtime.register_memory(std::as_writable_bytes(std::span(rows)));
   runtime.register_memory(std::as_writable_bytes(std::span(outputs)));
-  const SequenceId sequence = runtime.begin(kPrompt).value();
+  const SequenceId sequence = runtime.begin(kPrompt).value().sequence;
   const Address all = runtime.address(rows.data(), 8 * 2 * 64 * 2);
   const AppendRequest append{sequence, 8, all, all};
   std::atomic<std::uint64_t> written{0}, done{0};
@@ -197,7 +197,7 @@ TEST(Runtime, UsesTheEnginesDeviceMemory) {
 
 TEST(Runtime, MovesWithAllThatItHolds) {
   Runtime first(small_config());
-  const SequenceId sequence = first.begin(kPrompt).value();
+  const SequenceId sequence = first.begin(kPrompt).value().sequence;
   Runtime second = std::move(first);
   EXPECT_EQ(second.release(sequence), Status::ok);
 }

@@ -55,7 +55,7 @@ TEST(TwoNodesNightly, TheRuntimeAttendsOnEachNodeToWhatLiesThere) {
   runtime.register_memory(std::as_writable_bytes(std::span(rows)));
   runtime.register_memory(std::as_writable_bytes(std::span(outputs)));
   const Segment prompt[] = {{TokenClass::image, kTokens}};
-  const SequenceId sequence = runtime.begin(prompt).value();
+  const SequenceId sequence = runtime.begin(prompt).value().sequence;
   constexpr Tokens chunk = 64;
   for (Tokens token = 0; token < kTokens; token += chunk)
     for (int layer = 0; layer < kLayers; ++layer) {

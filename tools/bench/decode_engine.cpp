@@ -136,7 +136,7 @@ DecodeEngine::DecodeEngine(const DecodeShape& shape, const PlaceShares& shares,
   rows_at_ = registered(rows_);
   outputs_at_ = registered(outputs_);
   const Segment prompt[] = {{TokenClass::image, shape.tokens}, {TokenClass::text, kTextTokens}};
-  for (int i = 0; i < shape.batch; ++i) fill(*cache_.begin(prompt));
+  for (int i = 0; i < shape.batch; ++i) fill(cache_.begin(prompt)->sequence);
 }
 
 RuntimeConfig DecodeEngine::config(const PlaceShares& shares) const {

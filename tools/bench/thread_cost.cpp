@@ -86,7 +86,7 @@ class NullBatch {
     cache_.set_placement(placement);
     const Tokens image = options.pages * 64;
     const Segment prompt[] = {{TokenClass::image, image}, {TokenClass::text, kTextTokens}};
-    for (int i = 0; i < batch; ++i) fill(*cache_.begin(prompt), image + kTextTokens);
+    for (int i = 0; i < batch; ++i) fill(cache_.begin(prompt)->sequence, image + kTextTokens);
     settle();
     measure();
     forget();

@@ -74,12 +74,13 @@ class Engine {
   /// Greedy answer to a prompt of segments whose tokens are `embeddings` [tokens, hidden].
   std::vector<int> answer(const std::vector<modalkv::Segment>& prompt,
                           std::vector<std::vector<float>> embeddings, int new_tokens) {
-    const auto sequence = runtime_.begin(prompt);
-    if (!sequence) throw std::runtime_error("a segment is empty");
+    const auto begun = runtime_.begin(prompt);
+    if (!begun) throw std::runtime_error("a segment is empty");
+    const modalkv::SequenceId sequence = begun->sequence;
     std::vector<int> tokens;
     std::vector<float> last;
     for (std::size_t at = 0; at < embeddings.size(); at += kChunk)  // prefill, in chunks
-      last = forward(*sequence, {embeddings.begin() + static_cast<std::ptrdiff_t>(at),
+      last = forward(sequence, {embeddings.begin() + static_cast<std::ptrdiff_t>(at),
                                  embeddings.begin() + static_cast<std::ptrdiff_t>(std::min(
                                                           at + kChunk, embeddings.size()))});
     for (int i = 0; i < new_tokens; ++i) {  // decode
@@ -88,10 +89,10 @@ class Engine {
       tokens.push_back(
           static_cast<int>(std::max_element(logits.begin(), logits.end()) - logits.begin()));
       const float* row = &embedding_.weights[static_cast<std::size_t>(tokens.back()) * kHidden];
-      last = forward(*sequence, {std::vector<float>(row, row + kHidden)});
+      last = forward(sequence, {std::vector<float>(row, row + kHidden)});
     }
     std::printf("%s", runtime_.describe().c_str());
-    check(runtime_.release(*sequence), "release");
+    check(runtime_.release(sequence), "release");
     return tokens;
   }
 

@@ -1,0 +1,332 @@
+// KV of known content: what stays when its sequence goes on or is gone, and what a prompt that
+// begins alike takes over.
+//
+// Whole blocks are shared. What of a prefix does not fill a block of the own strand is copied: once
+// for those that come, so that it can be closed, and from there to each of them.
+#include <algorithm>
+
+#include "runtime/kv_cache.hpp"
+
+namespace modalkv {
+namespace {
+
+// Pages of a prefix by number: blocks of both strands, and what is left at the end.
+std::uint32_t page_number(Strand strand, Tokens index) {
+  return static_cast<std::uint32_t>(4 * index) + static_cast<std::uint32_t>(strand);
+}
+std::uint32_t tail_number(Tokens index) {
+  return static_cast<std::uint32_t>(4 * index) + 3;
+}
+
+}  // namespace
+
+std::vector<KvCache::Prefix> KvCache::prefixes_of(std::span<const Segment> prompt) const {
+  std::vector<Prefix> prefixes;
+  PrefixId before;
+  Tokens begin = 0;
+  for (const Segment& segment : prompt) {
+    const auto id = chain(before, segment, segment.floor == PrecisionFloor::high ? "high" : "");
+    if (!id) break;
+    prefixes.push_back({*id, begin, begin + segment.tokens, segment.token_class});
+    before = *id;
+    begin += segment.tokens;
+  }
+  return prefixes;
+}
+
+// Behind an image all of it, behind text as far as there are whole blocks; and one token must be
+// left to compute.
+KvCache::Reusable KvCache::reusable(const std::vector<Prefix>& prefixes, const TokenLayout& layout,
+                                    Tokens prompt_tokens) const {
+  std::vector<PrefixId> ids;
+  for (const Prefix& prefix : prefixes) ids.push_back(prefix.id);
+  Reusable found{content_.lookup(ids)};
+  const Tokens page = config_.own_page_tokens;
+  for (; !found.units.empty(); found.units.pop_back()) {
+    const Prefix& last = prefixes[found.units.size() - 1];
+    if (is_visual(last.token_class)) {
+      found.tokens = last.end;
+      if (last.end < prompt_tokens) return found;
+      continue;
+    }
+    const Tokens end = std::min(last.end, prompt_tokens - 1), own = layout.own_tokens(end);
+    found.tokens = own % page == 0 ? end : layout.token_of_own(own / page * page);
+    if (found.tokens > last.begin) return found;
+  }
+  return {};
+}
+
+Tokens KvCache::lookup(std::span<const Segment> prompt) const {
+  Tokens tokens = 0;
+  for (const Segment& segment : prompt) {
+    if (segment.tokens < 1) return 0;
+    tokens += segment.tokens;
+  }
+  return reusable(prefixes_of(prompt), layout_of(prompt), tokens).tokens;
+}
+
+// What a new sequence need not be given.
+Tokens KvCache::reuse(SequenceId id, Tokens prompt_tokens) {
+  Running& sequence = *find(id);
+  if (sequence.prefixes.empty()) return 0;
+  counters_.known_tokens += sequence.prefixes.back().end;
+  const Reusable found = reusable(sequence.prefixes, *sequence.layout, prompt_tokens);
+  ++(found.tokens > 0 ? counters_.reuse_hits : counters_.reuse_misses);
+  if (found.tokens == 0) return 0;
+  content_.use(found.units);
+  const Tokens own_tokens = sequence.layout->own_tokens(found.tokens);
+  const auto own_blocks = static_cast<std::size_t>(own_tokens / config_.own_page_tokens);
+  for (const UnitId unit : found.units) {
+    const CachedSegment& segment = content_[unit];
+    for (const BlockId block : segment.own)
+      if (sequence.own.size() < own_blocks) {
+        share(block, id);
+        sequence.own.push_back(block);
+        wish(block);
+      }
+    for (const BlockId block : segment.visual) {
+      share(block, id);
+      sequence.visual.push_back(block);
+      for (const LayerKind kind : kAllLayerKinds) choose_action(blocks_[block], kind);
+      wish(block);
+    }
+  }
+  if (own_tokens % config_.own_page_tokens != 0) {
+    sequence.tail = content_[found.units.back()].tail;
+    share(*sequence.tail, id);
+  }
+  sequence.appended.assign(sequence.appended.size(), found.tokens);
+  sequence.kept_prefixes = found.units.size();
+  counters_.reused_tokens += found.tokens;
+  settle_own(sequence, found.tokens);
+  return found.tokens;
+}
+
+// Makes the block that the sequence goes on in, of the rows that it shares.
+Status KvCache::bring_tail(SequenceId id) {
+  if (!find(id)->tail) return Status::ok;
+  const BlockId from = *find(id)->tail;
+  const auto index = static_cast<Tokens>(find(id)->own.size());
+  if (!ledger_.has_room(compute_, 1, config_.layers)) return Status::busy;
+  const BlockId to = blocks_.add(Strand::own, config_.own_page_tokens);
+  Block& block = blocks_[to];
+  Running& sequence = *find(id);
+  block.sequences.push_back(id.index);
+  block.stays_high = sequence.layout->holds_high(Strand::own, index);
+  block.name = name_of(sequence, Strand::own, index);
+  Status status = Status::ok;
+  for (int layer = 0; layer < config_.layers && status == Status::ok; ++layer) {
+    status = take_device(page_kind(Strand::own, false).bytes, sequence,
+                         block.pages[static_cast<std::size_t>(layer)].now);
+    ++block.parts[static_cast<std::size_t>(blocks_.kind(layer))].begun_layers;
+  }
+  const Block* source = blocks_.find(from);
+  if (status == Status::ok && sequence.tail) {
+    // Small, and also where it lies on the host: what follows on this queue finds it there.
+    ops_.clear();
+    for (std::size_t layer = 0; layer < block.pages.size(); ++layer)
+      ops_.push_back(Copy{source->pages[layer].now, block.pages[layer].now});
+    const Submitted submitted = ledger_.submit(compute_, ops_, std::span(&source->last_write, 1));
+    status = submitted.status;
+    block.last_write = submitted.ticket;
+  }
+  if (status != Status::ok) {
+    drop(to, id, true);
+    return status;
+  }
+  sequence.own.push_back(to);
+  Errand& errand = add_errand(Errand::Kind::append, block.last_write);
+  errand.given = {
+      {id, sequence.epoch, sequence.layout->token_of_own(index * config_.own_page_tokens)}};
+  errand.step = step_;
+  drop(from, id, true);
+  sequence.tail.reset();
+  return Status::ok;
+}
+
+// Where all tokens of a block have known content.
+BlockName KvCache::name_of(const Running& sequence, Strand strand, Tokens index) const {
+  if (sequence.prefixes.empty()) return {};
+  const TokenLayout& layout = *sequence.layout;
+  const Tokens last = strand == Strand::visual
+                          ? layout.visual_first_token(index)
+                          : layout.token_of_own((index + 1) * config_.own_page_tokens - 1);
+  for (const Prefix& prefix : sequence.prefixes)
+    if (last < prefix.end) return {{prefix.id.words}, page_number(strand, index)};
+  return {};
+}
+
+// Keeps the segments that are whole by now and known to be good.
+void KvCache::keep_content(SequenceId id) {
+  const Running* sequence = find(id);
+  if (sequence == nullptr || sequence->kept_prefixes == sequence->prefixes.size() ||
+      sequence->lost_from != kNeverLost)
+    return;
+  Tokens good = *std::min_element(sequence->appended.begin(), sequence->appended.end());
+  for (const Errand& errand : errands_)
+    if (errand.kind == Errand::Kind::append)
+      for (const Given& given : errand.given)
+        if (given.sequence == id) good = std::min(good, given.first_token);
+  while (sequence->kept_prefixes < sequence->prefixes.size() &&
+         sequence->prefixes[sequence->kept_prefixes].end <= good)
+    if (!keep_segment(id)) {
+      // What is behind it would not be found.
+      find(id)->prefixes.resize(sequence->kept_prefixes);
+      ++counters_.unkept_segments;
+    }
+}
+
+bool KvCache::keep_segment(SequenceId id) {
+  Running& sequence = *find(id);
+  const std::size_t nth = sequence.kept_prefixes;
+  const Prefix& prefix = sequence.prefixes[nth];
+  if (!content_.find(prefix.id)) {
+    CachedSegment segment{.prefix = prefix.id};
+    if (nth > 0) {
+      segment.before = content_.find(sequence.prefixes[nth - 1].id);
+      if (!segment.before) return false;
+    }
+    const LayoutExtent from = sequence.layout->extent(prefix.begin),
+                       to = sequence.layout->extent(prefix.end);
+    const Tokens page = config_.own_page_tokens;
+    const auto blocks = [](const std::vector<BlockId>& all, Tokens begin, Tokens end) {
+      return std::vector<BlockId>(all.begin() + begin, all.begin() + end);
+    };
+    segment.own = blocks(sequence.own, from.own_tokens / page, to.own_tokens / page);
+    segment.visual = blocks(sequence.visual, from.visual_blocks, to.visual_blocks);
+    bool whole = true;
+    segment.for_each_block(
+        [&](BlockId block) { whole &= is_complete(blocks_[block]) && !blocks_[block].unit; });
+    if (!whole) return false;
+    if (const Tokens rows = to.own_tokens % page; is_visual(prefix.token_class) && rows > 0) {
+      segment.tail = copy_tail(sequence, prefix, rows);
+      if (!segment.tail) return false;
+    }
+    const EvictionFacts facts = facts_of(segment, prefix);
+    const UnitId unit = content_.add(segment, facts);
+    segment.for_each_block([&](BlockId of) {
+      Block& block = blocks_[of];
+      block.unit = unit;
+      if (of != segment.tail) ++block.owners;
+      if (!block.sequences.empty()) content_.pin(unit);
+    });
+    ++counters_.kept_segments;
+  }
+  ++sequence.kept_prefixes;
+  return true;
+}
+
+// The rows of a prefix in a block that is still being filled, closed: nobody's but the cache's.
+std::optional<BlockId> KvCache::copy_tail(const Running& sequence, const Prefix& prefix,
+                                          Tokens rows) {
+  const Tokens index = sequence.layout->own_tokens(prefix.end) / config_.own_page_tokens;
+  const BlockId from = sequence.own[static_cast<std::size_t>(index)];
+  for (const Part& part : blocks_[from].parts)
+    if (part.begun_layers > 0 && (part.low || on_host(part.state))) return {};
+  const PageKind& kind = page_kind(Strand::own, false);
+  const SlabAllocator& slots = device_pool_.slots();
+  // It pushes nothing out, and takes nothing that is reserved.
+  if ((reserved_bytes_ > 0 && slots.free_bytes() < config_.layers * room_of(kind.bytes) +
+                                                       reserved_bytes_ + 2 * slots.slab_bytes()) ||
+      !ledger_.has_room(compute_, 1, 2 * config_.layers))
+    return {};
+  const BlockId to = blocks_.add(Strand::own, rows);
+  Block& block = blocks_[to];
+  block.awake_owners = 0;
+  block.stays_high = true;
+  block.idle_since = clock_;
+  block.name = {{prefix.id.words}, tail_number(index)};
+  ops_.clear();
+  bool room = true;
+  for (int layer = 0; layer < config_.layers && room; ++layer) {
+    const auto slot = device_pool_.take(kind.bytes);
+    if (!(room = slot.has_value())) break;
+    block.pages[static_cast<std::size_t>(layer)].now = *slot;
+    Part& part = block.parts[static_cast<std::size_t>(blocks_.kind(layer))];
+    ++part.begun_layers, ++part.closed_layers;
+    ops_.push_back(Copy{blocks_[from].pages[static_cast<std::size_t>(layer)].now, *slot});
+    add_close(*slot, kind.shape, rows, identity(to, layer));
+  }
+  Submitted submitted{Status::no_space, {}};
+  if (room) submitted = ledger_.submit(compute_, ops_, std::span(&blocks_[from].last_write, 1));
+  if (submitted.status != Status::ok) {
+    let_go(to);
+    return {};
+  }
+  block.last_write = submitted.ticket;
+  add_errand(Errand::Kind::tail, submitted.ticket).block = to;
+  return to;
+}
+
+EvictionFacts KvCache::facts_of(const CachedSegment& segment, const Prefix& prefix) const {
+  EvictionFacts facts{.bytes = kPageAlignmentBytes, .token_class = prefix.token_class};
+  // As small as it may become.
+  segment.for_each_block([&](BlockId id) {
+    const Block& block = *blocks_.find(id);
+    for (const LayerKind kind : kAllLayerKinds)
+      facts.bytes +=
+          blocks_.layers_of(kind) * page_kind(block.strand, may_be_low(block, kind)).bytes;
+  });
+  facts.format = is_visual(prefix.token_class) && config_.policy.visual_low
+                     ? *config_.policy.visual_low
+                     : config_.policy.high;
+  facts.reload_ns = (prefix.end - prefix.begin) * config_.recompute_token_ns;
+  return facts;
+}
+
+// With all that is only found behind it.
+void KvCache::drop_content(UnitId unit) {
+  for (const CachedSegment& segment : content_.erase(unit))
+    segment.for_each_block([&](BlockId block) {
+      blocks_[block].unit.reset();
+      let_go(block);
+    });
+}
+
+void KvCache::forget_content() {
+  for (const UnitId unit : content_.units())
+    if (content_.contains(unit)) drop_content(unit);
+  for (Running& sequence : sequences_) {
+    sequence.prefixes.clear();
+    sequence.kept_prefixes = 0;
+  }
+  progress();
+}
+
+// Bytes of a tier that will be free soon. What has nothing there stays.
+Bytes KvCache::evict_content(Bytes bytes, Tier tier) {
+  const Bytes before = retired_bytes(tier);
+  std::vector<UnitId> elsewhere;
+  while (retired_bytes(tier) - before < bytes) {
+    const auto unit = content_.prepare();
+    if (!unit) break;
+    if (!lies_in(content_[*unit], tier)) {
+      elsewhere.push_back(*unit);
+      continue;
+    }
+    ++counters_.evicted_segments;
+    drop_content(*unit);
+  }
+  for (const UnitId unit : elsewhere) content_.stay(unit);
+  return retired_bytes(tier) - before;
+}
+
+// Whether something of it does.
+bool KvCache::lies_in(const CachedSegment& segment, Tier tier) const {
+  bool found = false;
+  segment.for_each_block([&](BlockId id) {
+    for (const PageSlots& page : blocks_.find(id)->pages)
+      found |= page.now.bytes > 0 &&
+               (page.now.space == device_pool_.where().space) == (tier == Tier::device);
+  });
+  return found;
+}
+
+Bytes KvCache::retired_bytes(Tier tier) const {
+  if (tier == Tier::device) return device_pool_.retired_bytes();
+  Bytes bytes = 0;
+  for (const Host& host : hosts_) bytes += host.pool.retired_bytes();
+  return bytes;
+}
+
+}  // namespace modalkv
