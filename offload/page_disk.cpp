@@ -124,10 +124,15 @@ bool PageDisk::contains(const PageKey& key) const {
 }
 
 std::vector<PageKey> PageDisk::keys() const {
-  std::vector<PageKey> all;
-  all.reserve(present_);
+  std::vector<const StoredPage*> pages;
+  pages.reserve(present_);
   for (const auto& [key, entry] : index_)
-    if (entry.state == State::present) all.push_back(key);
+    if (entry.state == State::present) pages.push_back(&entry.page);
+  std::sort(pages.begin(), pages.end(),
+            [](const StoredPage* a, const StoredPage* b) { return a->generation < b->generation; });
+  std::vector<PageKey> all;
+  all.reserve(pages.size());
+  for (const StoredPage* page : pages) all.push_back(page->key);
   return all;
 }
 

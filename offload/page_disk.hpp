@@ -80,6 +80,7 @@ class PageDisk {
   Submitted erase(const PageKey& key);
   /// Whether it was stored, durably, and not erased. No I/O.
   bool contains(const PageKey& key) const;
+  /// Of all that it contains, the one stored first first.
   std::vector<PageKey> keys() const;
 
   /// Its completion, `cancelled`, is next unless it has another by now.
@@ -90,6 +91,9 @@ class PageDisk {
 
   Bytes capacity_bytes() const { return capacity_bytes_; }
   Bytes free_bytes() const { return extents_.free_bytes(); }
+  Bytes max_page_bytes() const { return max_page_bytes_; }
+  std::size_t max_pages() const { return max_pages_; }
+  std::size_t max_operations() const { return operations_.size(); }
   std::size_t pages() const { return present_; }
   PageDiskCounters counters() const;
   /// Where, how it is read, how full, what was lost when opened: a line.

@@ -33,6 +33,24 @@ class MemoryDisk {
     cached_ = durable_;
   }
 
+  /// A bit of the bytes that are here just so; false where they are not.
+  bool flip(std::span<const std::byte> bytes) {
+    const std::lock_guard lock(mutex_);
+    const auto found = std::search(cached_.begin(), cached_.end(), bytes.begin(), bytes.end());
+    if (found == cached_.end()) return false;
+    *found ^= std::byte{1};
+    return true;
+  }
+  /// The log's next writes and syncs, as many.
+  void fail_log(int writes, int syncs) {
+    const std::lock_guard lock(mutex_);
+    log_.fail_writes = writes;
+    log_.fail_syncs = syncs;
+  }
+
+  /// Nothing becomes durable in the log as long as it is kept.
+  std::unique_lock<std::mutex> hold_log() { return std::unique_lock(log_gate_); }
+
   /// Live as long as this.
   DiskFiles files(std::size_t max_in_flight) {
     DiskFiles files;
@@ -57,7 +75,7 @@ class MemoryDisk {
       return disk_.log_.write(offset, bytes);
     }
     Status sync() override {
-      const std::lock_guard lock(disk_.mutex_);
+      const std::scoped_lock lock(disk_.log_gate_, disk_.mutex_);
       return disk_.log_.sync();
     }
     Status replace(std::span<const std::byte> bytes) override {
@@ -119,6 +137,7 @@ class MemoryDisk {
     bool woken_ = false;
   };
 
+  std::mutex log_gate_;
   mutable std::mutex mutex_;
   MemoryLog log_;
   std::vector<std::byte> cached_, durable_;
