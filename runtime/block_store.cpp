@@ -69,6 +69,8 @@ void BlockStore::begin(BlockId id, LayerKind kind, PartState transition, bool ne
   require(!part.low || next_low, "what is compressed stays so");
   part.state = transition;
   part.next_low = next_low;
+  if (transition == PartState::loading)
+    part.begun_layers = part.closed_layers = layers_of(kind);
 }
 
 void BlockStore::end(BlockId id, LayerKind kind, bool well, std::vector<Address>& given_up) {
@@ -79,11 +81,13 @@ void BlockStore::end(BlockId id, LayerKind kind, bool well, std::vector<Address>
     PageSlots& page = block.pages[static_cast<std::size_t>(layer)];
     if (this->kind(layer) != kind || page.next.bytes == 0) continue;
     if (well) std::swap(page.now, page.next);
-    given_up.push_back(page.next);
+    if (page.next.bytes > 0) given_up.push_back(page.next);
     page.next = {};
   }
+  const bool loaded = part.state == PartState::loading;
+  if (loaded && !well) part.begun_layers = part.closed_layers = 0;
   const bool was_on_host = part.state == PartState::arriving;
-  const bool is_on_host = well ? part.state == PartState::leaving : was_on_host;
+  const bool is_on_host = well ? part.state == PartState::leaving || loaded : was_on_host;
   part.state = is_on_host ? PartState::hosted : PartState::resident;
   if (well) part.low = part.next_low;
 }

@@ -3,6 +3,7 @@
 //
 //   made -> resident -> compressing -> resident, compressed
 //           resident -> leaving -> hosted -> arriving -> resident
+//   made -> loading -> hosted
 //
 // A transition is of all pages of a part at once. It begins when its operations are submitted and
 // ends with their outcome: well, and the pages are in their new slots; or not, and they are where
@@ -49,16 +50,30 @@ struct BlockId {
   friend constexpr bool operator==(BlockId, BlockId) = default;
 };
 
-enum class PartState : std::uint8_t { resident, compressing, leaving, hosted, arriving };
+enum class PartState : std::uint8_t {
+  resident,
+  compressing,
+  leaving,
+  hosted,
+  arriving,
+  loading,  // from disk: it has no pages yet
+};
+
+inline constexpr std::size_t kPartStates = 6;
 
 constexpr std::string_view name(PartState state) {
-  constexpr std::string_view names[] = {"resident", "compressing", "leaving", "hosted", "arriving"};
+  constexpr std::string_view names[] = {"resident", "compressing", "leaving",
+                                        "hosted",   "arriving",    "loading"};
   return names[static_cast<std::uint8_t>(state)];
 }
 
 /// Whether its pages are read from the host's pool.
 constexpr bool on_host(PartState state) {
   return state == PartState::hosted || state == PartState::arriving;
+}
+/// From the device's.
+constexpr bool on_device(PartState state) {
+  return !on_host(state) && state != PartState::loading;
 }
 constexpr bool in_transition(PartState state) {
   return state != PartState::resident && state != PartState::hosted;
@@ -88,7 +103,8 @@ struct Block {
   bool stays_high = false;  ///< it has a token that must not be compressed
   BlockName name{};
   std::optional<UnitId> unit{};  ///< of kept content that it belongs to
-  int owners = 0;                ///< sequences, and one for kept content
+  int disk_jobs = 0;             ///< that read or write its pages, which stay where they are
+  int owners = 0;                ///< sequences, disk jobs, and one for kept content
   int awake_owners = 0;          ///< of the sequences, not paused
   Tokens tokens = 0;             ///< that it has when it is full: fewer at the end of an image
   Ticket last_write{};
@@ -111,7 +127,8 @@ class BlockStore {
 
   /// Checks that the transition is legal. `next` slots have been set by the caller.
   void begin(BlockId id, LayerKind kind, PartState transition, bool next_low);
-  /// Ends it: the slots that are given up now are appended to `given_up`.
+  /// Ends it: the slots that are given up now are appended to `given_up`. What was not loaded has
+  /// no pages then.
   void end(BlockId id, LayerKind kind, bool well, std::vector<Address>& given_up);
   /// The block is gone; all its slots are appended to `given_up`.
   void remove(BlockId id, std::vector<Address>& given_up);

@@ -99,6 +99,9 @@ RuntimeConfig runtime_config(const mkv_config& from) {
   if (from.content_eviction != nullptr)
     config.content_eviction = eviction_named(from.content_eviction);
   set(from.recompute_token_ns, config.recompute_token_ns);
+  if (from.disk_directory != nullptr) config.disk_directory = from.disk_directory;
+  if (from.kv_tag != nullptr) config.kv_tag = from.kv_tag;
+  set(from.disk_bytes, config.disk_bytes);
   return config;
 }
 

@@ -17,7 +17,9 @@ UnitId ContentCache::add(CachedSegment segment, const EvictionFacts& facts) {
   }
   if (segment.before) pin(*segment.before);
   eviction_.insert(unit, facts);
-  entries_[unit].segment = std::move(segment);
+  Entry& entry = entries_[unit];
+  entry.segment = std::move(segment);
+  entry.facts = facts;
   return unit;
 }
 

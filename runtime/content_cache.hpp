@@ -45,6 +45,7 @@ class ContentCache {
     return index_.lookup(prefixes);
   }
   const CachedSegment& operator[](UnitId unit) const { return entries_.at(unit).segment; }
+  const EvictionFacts& facts(UnitId unit) const { return entries_.at(unit).facts; }
   bool contains(UnitId unit) const { return entries_.contains(unit); }
   std::size_t size() const { return entries_.size(); }
   Bytes held_bytes() const { return eviction_.held_bytes(); }
@@ -57,6 +58,7 @@ class ContentCache {
   /// What somebody uses now does not leave. Counted.
   void pin(UnitId unit);
   void unpin(UnitId unit);
+  bool is_pinned(UnitId unit) const { return entries_.at(unit).pins > 0; }
   /// What is to leave first; nothing where all are in use. It is on its way until it has left
   /// (`erase`) or `stay`s.
   std::optional<UnitId> prepare();
@@ -71,6 +73,7 @@ class ContentCache {
  private:
   struct Entry {
     CachedSegment segment{};
+    EvictionFacts facts{};
     int pins = 0;  // of callers and of segments behind it
     bool leaving = false;
   };

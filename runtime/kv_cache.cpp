@@ -68,10 +68,6 @@ std::vector<Bytes> page_sizes(const RuntimeConfig& config) {
   return sizes;
 }
 
-Bytes largest_page_bytes(const RuntimeConfig& config) {
-  return page_sizes(config).back();
-}
-
 // As large as gives every size of page room, but no larger than leaves many slabs.
 Bytes device_slab_bytes(const RuntimeConfig& config, Bytes pool_bytes) {
   return round_up(std::max(std::min(pool_bytes / 64, 8 * kMiB), largest_page_bytes(config)),
@@ -125,9 +121,15 @@ RuntimeConfig checked(RuntimeConfig config) {
 
 }  // namespace
 
-KvCache::KvCache(Device& device, const RuntimeConfig& config, const KvCacheMemory& memory)
+Bytes largest_page_bytes(const RuntimeConfig& config) {
+  return page_sizes(config).back();
+}
+
+KvCache::KvCache(Device& device, const RuntimeConfig& config, const KvCacheMemory& memory,
+                 DiskTier* disk)
     : config_(checked(config)),
       device_(device),
+      disk_(disk),
       ledger_(device, config_.overdue_ns),
       h2d_(queue(device, QueueKind::h2d)),
       d2h_(queue(device, QueueKind::d2h)),
@@ -481,6 +483,9 @@ Truncated KvCache::truncate(SequenceId id, Tokens tokens) {
   reopen(sequence->visual, ends_in_block(*sequence, kept));
   sequence->settled_own = std::min<Tokens>(
       sequence->settled_own, sequence->layout->own_tokens(kept) / config_.own_page_tokens);
+  while (sequence->kept_prefixes > 0 &&
+         sequence->prefixes[sequence->kept_prefixes - 1].end > kept)
+    --sequence->kept_prefixes;
   ++sequence->epoch;
   if (sequence->promotion && kept < sequence->promotion->choice.prompt_tokens())
     reset_promotion(id);
@@ -567,7 +572,7 @@ std::string KvCache::describe() const {
         sequence.generation, sequence.appended.front(), sequence.paused ? ", paused" : "",
         sequence.lost_from == kNeverLost ? "" : fmt::format(", lost from {}", sequence.lost_from),
         sequence.own.size(), sequence.visual.size(), sequence.promoted.size());
-    std::array<std::array<int, 2>, 5> states{};
+    std::array<std::array<int, 2>, kPartStates> states{};
     for (const Strand strand : kAllStrands)
       for (const BlockId id : blocks_of(sequence, strand))
         for (const LayerKind kind : kAllLayerKinds) {

@@ -19,6 +19,7 @@
 #include "modalkv/runtime.hpp"
 #include "runtime/block_store.hpp"
 #include "runtime/content_cache.hpp"
+#include "runtime/disk_tier.hpp"
 #include "runtime/fenced_memory.hpp"
 #include "runtime/group_ledger.hpp"
 #include "runtime/kv_usage.hpp"
@@ -44,10 +45,16 @@ struct KvCacheMemory {
   Bytes host_chunk_bytes = 0;  ///< no copy crosses a multiple of it on the host; 0: any may
 };
 
+/// Of all kinds of pages.
+Bytes largest_page_bytes(const RuntimeConfig& config);
+
 class KvCache {
  public:
-  /// Throws Error where the memory cannot hold what the configuration needs at least.
-  KvCache(Device& device, const RuntimeConfig& config, const KvCacheMemory& memory);
+  /// Throws Error where the memory cannot hold what the configuration needs at least. What content
+  /// leaves for `disk`, if there is one, comes back from there; it is the cache's alone, and gone
+  /// before the memory.
+  KvCache(Device& device, const RuntimeConfig& config, const KvCacheMemory& memory,
+          DiskTier* disk = nullptr);
 
   /// What the plan wants of new and of present KV, as shares of each group of tokens. Holds until
   /// the next call; at first everything stays on the device in 16 bits while there is room.
@@ -249,8 +256,25 @@ class KvCache {
   };
   // Kept content that a prompt begins with.
   struct Reusable {
-    std::vector<UnitId> units{};
+    std::vector<UnitId> units{};  // in memory
+    std::size_t segments = 0;     // with those on disk
     Tokens tokens = 0;
+  };
+  // A block of a segment on disk.
+  struct StoredBlock {
+    Strand strand = Strand::own;
+    Tokens index = 0;
+    Tokens tail_rows = 0;  // not 0: a copy of a block's first rows
+    BlockName name{};
+    std::array<bool, kLayerKinds> low{};
+  };
+  // A segment on its way to the disk, or from there.
+  struct DiskJob {
+    std::uint64_t job = 0;  // 0: it waits for room
+    bool loads = false;
+    UnitId unit{};
+    std::vector<BlockId> blocks{};  // the job owns them too
+    Bytes bytes = 0;
   };
   // What a sequence of a batch needs beside its lists.
   struct RequestRoom {
@@ -362,9 +386,16 @@ class KvCache {
   std::vector<Prefix> prefixes_of(std::span<const Segment> prompt) const;
   Reusable reusable(const std::vector<Prefix>& prefixes, const TokenLayout& layout,
                     Tokens prompt_tokens) const;
+  void cut(Reusable& found, std::size_t segments, const std::vector<Prefix>& prefixes,
+           const TokenLayout& layout, Tokens prompt_tokens) const;
   Tokens reuse(SequenceId id, Tokens prompt_tokens);
+  void take_over(SequenceId id, const Reusable& found);
   Status bring_tail(SequenceId id);
+  static BlockName page_name(const Prefix& prefix, Strand strand, Tokens index);
+  static BlockName tail_name(const Prefix& prefix, Tokens index);
   BlockName name_of(const Running& sequence, Strand strand, Tokens index) const;
+  BlockId make_block(const Running& sequence, Strand strand, Tokens index);
+  UnitId keep(CachedSegment segment, const Prefix& prefix);
   void keep_content(SequenceId id);
   bool keep_segment(SequenceId id);
   std::optional<BlockId> copy_tail(const Running& sequence, const Prefix& prefix, Tokens rows);
@@ -373,6 +404,25 @@ class KvCache {
   Bytes evict_content(Bytes bytes, Tier tier);
   bool lies_in(const CachedSegment& segment, Tier tier) const;
   Bytes retired_bytes(Tier tier) const;
+
+  // Disk
+  static PageKey key_of(const BlockName& name, int layer, const PageShape& shape);
+  std::span<std::byte> host_bytes(const Address& page);
+  std::optional<std::vector<StoredBlock>> on_disk(const Prefix& prefix,
+                                                  const TokenLayout& layout) const;
+  std::optional<UnitId> load_segment(const Running& sequence, const Prefix& prefix,
+                                     std::optional<UnitId> before);
+  void load_segments(const Running& sequence, Reusable& found);
+  enum class Departure : std::uint8_t { at_once, when_stored, not_now };
+  Departure depart(UnitId unit);
+  void begin_disk_job(DiskJob job, UnitId unit);
+  void end_disk_job(const DiskJob& job, Status status);
+  Status start_load(DiskJob& job);
+  void start_loads();
+  bool end_disk_jobs(Nanos timeout_ns);
+  static Nanos disk_reload_ns(Bytes bytes);
+  bool is_loading(SequenceId id) const;
+  bool await(Nanos timeout_ns);
 
   // Admission
   Bytes room_for(const TokenLayout& layout, Tokens begin, Tokens end, bool compact) const;
@@ -473,6 +523,7 @@ class KvCache {
 
   RuntimeConfig config_;
   Device& device_;
+  DiskTier* disk_;
   GroupLedger ledger_;
   QueueId h2d_, d2h_, compute_;
   std::byte* tables_memory_;
@@ -492,6 +543,8 @@ class KvCache {
   std::array<std::array<Tokens, kActions>, kMaxGroups> assigned_{};
   std::deque<Errand> errands_;  // in the order of submission
   std::deque<Wish> wishes_;
+  std::deque<DiskJob> disk_jobs_;
+  Bytes storing_bytes_ = 0;            // of them, on the host
   std::deque<Prefetched> prefetched_;  // in the order of layers
   std::deque<Step> steps_;
   std::deque<RuntimeEvent> events_;

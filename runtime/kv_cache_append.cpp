@@ -66,23 +66,13 @@ Status KvCache::open_page(const AppendPiece& of, std::span<const AppendRequest> 
   std::vector<BlockId>& ids = blocks_of(sequence, piece.strand);
   const auto index = static_cast<std::size_t>(piece.block);
   if (index == ids.size()) {
-    const bool visual = piece.strand == Strand::visual;
-    const BlockId id =
-        blocks_.add(piece.strand,
-                    visual ? sequence.layout->visual_tokens(piece.block) : config_.own_page_tokens);
+    const BlockId id = make_block(sequence, piece.strand, piece.block);
     ids.push_back(id);
     changes.made.push_back({of.request, id});
     Block& block = blocks_[id];
     block.sequences.push_back(owner.index);
-    block.stays_high = sequence.layout->holds_high(piece.strand, piece.block);
-    block.name = name_of(sequence, piece.strand, piece.block);
-    if (visual) {
-      block.hidden = sequence.layout->hidden(piece.block);
-      if (std::all_of(block.hidden.begin(), block.hidden.end(),
-                      [](std::uint64_t word) { return word == 0; }))
-        block.hidden.clear();
+    if (piece.strand == Strand::visual)
       for (const LayerKind kind : kAllLayerKinds) choose_action(block, kind);
-    }
   }
   Block& block = blocks_[ids[index]];
   const LayerKind kind = blocks_.kind(layer);
@@ -104,6 +94,23 @@ Status KvCache::open_page(const AppendPiece& of, std::span<const AppendRequest> 
   ++part.begun_layers;
   changes.made.push_back({of.request, ids[index], layer, reserved_bytes - sequence.reserved_bytes});
   return Status::ok;
+}
+
+// Of a sequence's tokens, and nobody's yet.
+BlockId KvCache::make_block(const Running& sequence, Strand strand, Tokens index) {
+  const TokenLayout& layout = *sequence.layout;
+  const bool visual = strand == Strand::visual;
+  const BlockId id =
+      blocks_.add(strand, visual ? layout.visual_tokens(index) : config_.own_page_tokens);
+  Block& block = blocks_[id];
+  block.stays_high = layout.holds_high(strand, index);
+  block.name = name_of(sequence, strand, index);
+  if (!visual) return id;
+  block.hidden = layout.hidden(index);
+  if (std::all_of(block.hidden.begin(), block.hidden.end(),
+                  [](std::uint64_t word) { return word == 0; }))
+    block.hidden.clear();
+  return id;
 }
 
 void KvCache::undo(std::span<const AppendRequest> batch, const Changes& changes) {

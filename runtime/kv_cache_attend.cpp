@@ -20,6 +20,8 @@ Attended KvCache::attend(std::span<const AttendRequest> batch, int layer, bool p
   progress();
   if (const Status status = check(batch, layer, partial); status != Status::ok) return {status};
   for (const AttendRequest& request : batch)
+    if (is_loading(request.sequence)) return {no_room(Status::busy)};
+  for (const AttendRequest& request : batch)
     if (const Status status = bring_tail(request.sequence); status != Status::ok)
       return {status == Status::busy || status == Status::no_space ? no_room(status) : status};
   ++clock_;
@@ -517,7 +519,7 @@ Status KvCache::prefetch(std::span<const SequenceId> batch) {
   }
   progress();
   for (const SequenceId id : batch)
-    if (find(id)->tail) return Status::ok;  // its first step comes first
+    if (find(id)->tail || is_loading(id)) return Status::ok;  // its first step comes first
   batch_.assign(batch.begin(), batch.end());
   drop_prefetched();
   prefetch_after(config_.layers - 1);

@@ -11,11 +11,8 @@ namespace modalkv {
 namespace {
 
 // Pages of a prefix by number: blocks of both strands, and what is left at the end.
-std::uint32_t page_number(Strand strand, Tokens index) {
-  return static_cast<std::uint32_t>(4 * index) + static_cast<std::uint32_t>(strand);
-}
-std::uint32_t tail_number(Tokens index) {
-  return static_cast<std::uint32_t>(4 * index) + 3;
+std::uint32_t page_number(std::uint32_t of_strand, Tokens index) {
+  return static_cast<std::uint32_t>(4 * index) + of_strand;
 }
 
 }  // namespace
@@ -34,26 +31,35 @@ std::vector<KvCache::Prefix> KvCache::prefixes_of(std::span<const Segment> promp
   return prefixes;
 }
 
-// Behind an image all of it, behind text as far as there are whole blocks; and one token must be
-// left to compute.
 KvCache::Reusable KvCache::reusable(const std::vector<Prefix>& prefixes, const TokenLayout& layout,
                                     Tokens prompt_tokens) const {
   std::vector<PrefixId> ids;
   for (const Prefix& prefix : prefixes) ids.push_back(prefix.id);
-  Reusable found{content_.lookup(ids)};
+  Reusable found{.units = content_.lookup(ids)};
+  std::size_t segments = found.units.size();
+  while (segments < prefixes.size() && on_disk(prefixes[segments], layout)) ++segments;
+  cut(found, segments, prefixes, layout, prompt_tokens);
+  return found;
+}
+
+// To what can be used of so many segments: behind an image all of it, behind text as far as there
+// are whole blocks; and one token must be left to compute.
+void KvCache::cut(Reusable& found, std::size_t segments, const std::vector<Prefix>& prefixes,
+                  const TokenLayout& layout, Tokens prompt_tokens) const {
   const Tokens page = config_.own_page_tokens;
-  for (; !found.units.empty(); found.units.pop_back()) {
-    const Prefix& last = prefixes[found.units.size() - 1];
-    if (is_visual(last.token_class)) {
-      found.tokens = last.end;
-      if (last.end < prompt_tokens) return found;
-      continue;
+  found.tokens = 0;
+  for (found.segments = segments; found.segments > 0; --found.segments) {
+    const Prefix& last = prefixes[found.segments - 1];
+    Tokens tokens = last.end;
+    if (!is_visual(last.token_class)) {
+      const Tokens end = std::min(last.end, prompt_tokens - 1), own = layout.own_tokens(end);
+      tokens = own % page == 0 ? end : layout.token_of_own(own / page * page);
     }
-    const Tokens end = std::min(last.end, prompt_tokens - 1), own = layout.own_tokens(end);
-    found.tokens = own % page == 0 ? end : layout.token_of_own(own / page * page);
-    if (found.tokens > last.begin) return found;
+    if (tokens <= last.begin || tokens >= prompt_tokens) continue;
+    found.tokens = tokens;
+    break;
   }
-  return {};
+  if (found.units.size() > found.segments) found.units.resize(found.segments);
 }
 
 Tokens KvCache::lookup(std::span<const Segment> prompt) const {
@@ -70,9 +76,22 @@ Tokens KvCache::reuse(SequenceId id, Tokens prompt_tokens) {
   Running& sequence = *find(id);
   if (sequence.prefixes.empty()) return 0;
   counters_.known_tokens += sequence.prefixes.back().end;
-  const Reusable found = reusable(sequence.prefixes, *sequence.layout, prompt_tokens);
+  Reusable found = reusable(sequence.prefixes, *sequence.layout, prompt_tokens);
+  // Or what is brought from the disk would take their room.
+  for (const UnitId unit : found.units) content_.pin(unit);
+  load_segments(sequence, found);
+  const std::vector<UnitId> pinned = found.units;
+  if (found.units.size() < found.segments)
+    cut(found, found.units.size(), sequence.prefixes, *sequence.layout, prompt_tokens);
+  take_over(id, found);
+  for (const UnitId unit : pinned) content_.unpin(unit);
+  return found.tokens;
+}
+
+void KvCache::take_over(SequenceId id, const Reusable& found) {
+  Running& sequence = *find(id);
   ++(found.tokens > 0 ? counters_.reuse_hits : counters_.reuse_misses);
-  if (found.tokens == 0) return 0;
+  if (found.tokens == 0) return;
   content_.use(found.units);
   const Tokens own_tokens = sequence.layout->own_tokens(found.tokens);
   const auto own_blocks = static_cast<std::size_t>(own_tokens / config_.own_page_tokens);
@@ -99,7 +118,6 @@ Tokens KvCache::reuse(SequenceId id, Tokens prompt_tokens) {
   sequence.kept_prefixes = found.units.size();
   counters_.reused_tokens += found.tokens;
   settle_own(sequence, found.tokens);
-  return found.tokens;
 }
 
 // Makes the block that the sequence goes on in, of the rows that it shares.
@@ -107,13 +125,12 @@ Status KvCache::bring_tail(SequenceId id) {
   if (!find(id)->tail) return Status::ok;
   const BlockId from = *find(id)->tail;
   const auto index = static_cast<Tokens>(find(id)->own.size());
+  if (blocks_[from].parts[0].state == PartState::loading) return Status::busy;
   if (!ledger_.has_room(compute_, 1, config_.layers)) return Status::busy;
-  const BlockId to = blocks_.add(Strand::own, config_.own_page_tokens);
+  const BlockId to = make_block(*find(id), Strand::own, index);
   Block& block = blocks_[to];
   Running& sequence = *find(id);
   block.sequences.push_back(id.index);
-  block.stays_high = sequence.layout->holds_high(Strand::own, index);
-  block.name = name_of(sequence, Strand::own, index);
   Status status = Status::ok;
   for (int layer = 0; layer < config_.layers && status == Status::ok; ++layer) {
     status = take_device(page_kind(Strand::own, false).bytes, sequence,
@@ -144,6 +161,14 @@ Status KvCache::bring_tail(SequenceId id) {
   return Status::ok;
 }
 
+BlockName KvCache::page_name(const Prefix& prefix, Strand strand, Tokens index) {
+  return {{prefix.id.words}, page_number(static_cast<std::uint32_t>(strand), index)};
+}
+
+BlockName KvCache::tail_name(const Prefix& prefix, Tokens index) {
+  return {{prefix.id.words}, page_number(3, index)};
+}
+
 // Where all tokens of a block have known content.
 BlockName KvCache::name_of(const Running& sequence, Strand strand, Tokens index) const {
   if (sequence.prefixes.empty()) return {};
@@ -152,7 +177,7 @@ BlockName KvCache::name_of(const Running& sequence, Strand strand, Tokens index)
                           ? layout.visual_first_token(index)
                           : layout.token_of_own((index + 1) * config_.own_page_tokens - 1);
   for (const Prefix& prefix : sequence.prefixes)
-    if (last < prefix.end) return {{prefix.id.words}, page_number(strand, index)};
+    if (last < prefix.end) return page_name(prefix, strand, index);
   return {};
 }
 
@@ -195,25 +220,35 @@ bool KvCache::keep_segment(SequenceId id) {
     segment.own = blocks(sequence.own, from.own_tokens / page, to.own_tokens / page);
     segment.visual = blocks(sequence.visual, from.visual_blocks, to.visual_blocks);
     bool whole = true;
-    segment.for_each_block(
-        [&](BlockId block) { whole &= is_complete(blocks_[block]) && !blocks_[block].unit; });
+    segment.for_each_block([&](BlockId of) {
+      const Block& block = blocks_[of];
+      whole &= is_complete(block) && !block.unit && block.name.prefix.words == prefix.id.words;
+    });
     if (!whole) return false;
     if (const Tokens rows = to.own_tokens % page; is_visual(prefix.token_class) && rows > 0) {
       segment.tail = copy_tail(sequence, prefix, rows);
       if (!segment.tail) return false;
     }
-    const EvictionFacts facts = facts_of(segment, prefix);
-    const UnitId unit = content_.add(segment, facts);
-    segment.for_each_block([&](BlockId of) {
-      Block& block = blocks_[of];
-      block.unit = unit;
-      if (of != segment.tail) ++block.owners;
-      if (!block.sequences.empty()) content_.pin(unit);
+    // The tail is nobody else's.
+    segment.for_each_block([&](BlockId block) {
+      if (block != segment.tail) ++blocks_[block].owners;
     });
+    keep(std::move(segment), prefix);
     ++counters_.kept_segments;
   }
   ++sequence.kept_prefixes;
   return true;
+}
+
+// A segment that owns its blocks.
+UnitId KvCache::keep(CachedSegment segment, const Prefix& prefix) {
+  const EvictionFacts facts = facts_of(segment, prefix);
+  const UnitId unit = content_.add(std::move(segment), facts);
+  content_[unit].for_each_block([&](BlockId block) {
+    blocks_[block].unit = unit;
+    if (!blocks_[block].sequences.empty()) content_.pin(unit);
+  });
+  return unit;
 }
 
 // The rows of a prefix in a block that is still being filled, closed: nobody's but the cache's.
@@ -222,7 +257,7 @@ std::optional<BlockId> KvCache::copy_tail(const Running& sequence, const Prefix&
   const Tokens index = sequence.layout->own_tokens(prefix.end) / config_.own_page_tokens;
   const BlockId from = sequence.own[static_cast<std::size_t>(index)];
   for (const Part& part : blocks_[from].parts)
-    if (part.begun_layers > 0 && (part.low || on_host(part.state))) return {};
+    if (part.begun_layers > 0 && (part.low || !on_device(part.state))) return {};
   const PageKind& kind = page_kind(Strand::own, false);
   const SlabAllocator& slots = device_pool_.slots();
   // It pushes nothing out, and takes nothing that is reserved.
@@ -235,7 +270,7 @@ std::optional<BlockId> KvCache::copy_tail(const Running& sequence, const Prefix&
   block.awake_owners = 0;
   block.stays_high = true;
   block.idle_since = clock_;
-  block.name = {{prefix.id.words}, tail_number(index)};
+  block.name = tail_name(prefix, index);
   ops_.clear();
   bool room = true;
   for (int layer = 0; layer < config_.layers && room; ++layer) {
@@ -286,6 +321,7 @@ void KvCache::drop_content(UnitId unit) {
 void KvCache::forget_content() {
   for (const UnitId unit : content_.units())
     if (content_.contains(unit)) drop_content(unit);
+  if (disk_ != nullptr) disk_->forget();
   for (Running& sequence : sequences_) {
     sequence.prefixes.clear();
     sequence.kept_prefixes = 0;
@@ -296,19 +332,31 @@ void KvCache::forget_content() {
 // Bytes of a tier that will be free soon. What has nothing there stays.
 Bytes KvCache::evict_content(Bytes bytes, Tier tier) {
   const Bytes before = retired_bytes(tier);
+  Bytes stored_bytes = 0;
   std::vector<UnitId> elsewhere;
-  while (retired_bytes(tier) - before < bytes) {
+  while (retired_bytes(tier) - before + stored_bytes < bytes) {
     const auto unit = content_.prepare();
     if (!unit) break;
     if (!lies_in(content_[*unit], tier)) {
       elsewhere.push_back(*unit);
       continue;
     }
-    ++counters_.evicted_segments;
-    drop_content(*unit);
+    switch (depart(*unit)) {
+      case Departure::at_once:
+        ++counters_.evicted_segments;
+        drop_content(*unit);
+        break;
+      case Departure::when_stored:
+        stored_bytes += disk_jobs_.back().bytes;
+        break;
+      case Departure::not_now:
+        elsewhere.push_back(*unit);
+        bytes = 0;
+        break;
+    }
   }
   for (const UnitId unit : elsewhere) content_.stay(unit);
-  return retired_bytes(tier) - before;
+  return retired_bytes(tier) - before + stored_bytes;
 }
 
 // Whether something of it does.

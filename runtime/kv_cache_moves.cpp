@@ -119,7 +119,7 @@ void KvCache::wish(BlockId id) {
 // The transition that brings a part nearer to what is wanted of it. What nobody uses stays where it
 // is until there is need for room.
 std::optional<PartState> KvCache::wanted(const Block& block, LayerKind kind) const {
-  if (block.sequences.empty()) return {};
+  if (block.sequences.empty() || block.disk_jobs > 0) return {};
   const Part& part = block.parts[static_cast<std::size_t>(kind)];
   const int layers = blocks_.layers_of(kind);
   const bool complete = part.closed_layers == layers;
@@ -358,7 +358,7 @@ Status KvCache::move_out(const Candidate& candidate, Bytes& coming) {
 
 // On the host, of content that nobody uses. `busy`: there will be some.
 Status KvCache::make_host_room(Bytes bytes) {
-  Bytes coming = retired_bytes(Tier::host);
+  Bytes coming = retired_bytes(Tier::host) + storing_bytes_;
   if (coming < bytes) coming += evict_content(bytes - coming, Tier::host);
   return coming > 0 ? Status::busy : Status::no_space;
 }

@@ -8,11 +8,7 @@ namespace modalkv {
 
 std::optional<RuntimeEvent> KvCache::poll(Nanos timeout_ns) {
   progress();
-  if (events_.empty())
-    if (const auto completion = ledger_.next(timeout_ns)) {
-      collect(*completion);
-      progress();
-    }
+  if (events_.empty() && await(timeout_ns)) progress();
   if (events_.empty()) return {};
   const RuntimeEvent event = events_.front();
   events_.pop_front();
@@ -38,7 +34,8 @@ Status KvCache::wait(std::uint64_t step, Nanos timeout_ns) {
 }
 
 bool KvCache::settled() const {
-  return ledger_.idle() && events_.empty() && promotions_.empty() && (wishes_.empty() || stuck_);
+  return ledger_.idle() && disk_jobs_.empty() && events_.empty() && promotions_.empty() &&
+         (wishes_.empty() || stuck_);
 }
 
 // What a group in flight is for, in the order of submission.
@@ -52,12 +49,15 @@ KvCache::Errand& KvCache::add_errand(Errand::Kind kind, Ticket ticket) {
 // All that can be done without waiting.
 void KvCache::progress() {
   while (const auto completion = ledger_.next(0)) collect(*completion);
+  while (end_disk_jobs(0)) {
+  }
   device_pool_.recycle(ledger_.passed());
   for (Host& host : hosts_) host.pool.recycle(ledger_.passed());
   list_tables_.recycle(ledger_.passed());
   recycled_ = ledger_.passed();
   partials_.recycle(recycled_);
   tables_.recycle(recycled_);
+  start_loads();
   promote();
   pump();
 }

@@ -267,7 +267,7 @@ std::vector<bool> KvCache::eligible(const Running& sequence) const {
     const Block& block = *blocks_.find(id);
     const Part& part = block.parts[static_cast<std::size_t>(LayerKind::planned)];
     const bool in_reach =
-        may_be_low(block, LayerKind::planned) && !part.low && !on_host(part.state);
+        may_be_low(block, LayerKind::planned) && !part.low && on_device(part.state);
     for (Tokens token = 0; token < block.tokens; ++token) {
       const auto word = static_cast<std::size_t>(token / 64);
       const bool hidden = !block.hidden.empty() && (block.hidden[word] >> token % 64 & 1) != 0;
@@ -335,7 +335,7 @@ bool KvCache::add_promoted(const Running& sequence, int& layer, std::size_t& tok
     source = blocks_.find(sequence.visual[static_cast<std::size_t>(piece.block)]);
   });
   const Part& part = source->parts[static_cast<std::size_t>(LayerKind::planned)];
-  if (part.low || on_host(part.state)) return false;
+  if (part.low || !on_device(part.state)) return false;
   const auto [keys, values] = scratch_rows(source->tokens);
   ops_.push_back(Decode{source->pages[static_cast<std::size_t>(layer)].now, keys, values,
                         page_kind(Strand::visual, false).shape, source->tokens, config_.input});

@@ -63,6 +63,14 @@ constexpr CounterLine kCounterLines[] = {
      &RuntimeCounters::evicted_segments},
     {"spoiled_segments_total", "Kept segments that left as a page of theirs was corrupt.",
      &RuntimeCounters::spoiled_segments},
+    {"stored_segments_total", "Kept segments that went to the disk.",
+     &RuntimeCounters::stored_segments},
+    {"unstored_segments_total", "Kept segments that left without, as the disk failed or was full.",
+     &RuntimeCounters::unstored_segments},
+    {"loaded_segments_total", "Segments that came back from the disk.",
+     &RuntimeCounters::loaded_segments},
+    {"unloaded_segments_total", "Segments that did not, for a failure or for want of room.",
+     &RuntimeCounters::unloaded_segments},
 };
 
 std::string format_name(const KvFormat& format) {

@@ -17,6 +17,7 @@
 #include "offload/tracing_device.hpp"
 #include "runtime/admin_server.hpp"
 #include "runtime/kv_cache.hpp"
+#include "runtime/kv_owner.hpp"
 #include "runtime/metrics.hpp"
 #include "runtime/step_watch.hpp"
 
@@ -54,7 +55,7 @@ const RuntimeConfig& within_reason(const RuntimeConfig& config) {
       throw Error(fmt::format("runtime: {} {}, expected {} at most", value, what, most));
   };
   for (const Bytes bytes : {config.device_bytes, config.host_bytes, config.tables_bytes,
-                            config.staging_slot_bytes, config.partials_bytes})
+                            config.staging_slot_bytes, config.partials_bytes, config.disk_bytes})
     refuse(bytes, kMostBytes, "bytes of memory");
   refuse(config.layers, kMostLayers, "layers");
   refuse(config.query_heads, kMostQueryHeads, "query heads");
@@ -134,7 +135,9 @@ class Runtime::Impl {
         tables_(config.tables_bytes),
         device_(queues_of(config, homes_)),
         tracing_(device_, config.admin ? kTracedGroups : 1),
-        cache_(tracing_, config, memory()),
+        page_disk_(open_disk(config)),
+        disk_tier_(open_tier(config)),
+        cache_(tracing_, config, memory(), disk_tier_.get()),
         watch_(tracing_, config) {
     pools_.wait_usable(0, 1, kFirstChunkNanos);
     grow();
@@ -224,6 +227,14 @@ class Runtime::Impl {
                            .counters = cache_.counters(),
                            .degraded = degraded_modes(pools_),
                            .uptime_ns = tracing_.now()};
+    if (disk_tier_ != nullptr) {
+      const DiskTierUsage disk = disk_tier_->usage();
+      metrics.usage.pools.push_back({.tier = Tier::disk,
+                                     .capacity_bytes = disk.capacity_bytes,
+                                     .used_bytes = disk.held_bytes + disk.erasing_bytes,
+                                     .retired_bytes = disk.erasing_bytes});
+      metrics.degraded.push_back({"disk_has_failed", disk_tier_->counters().failed_jobs > 0});
+    }
     watch_.fill(metrics);
     return metrics;
   }
@@ -245,7 +256,9 @@ class Runtime::Impl {
     if (policy.visual_low)
       text += capacity("of an image, compressed",
                        token_bytes(config_.visual_page_tokens, *policy.visual_low));
-    return text + pools_.describe() + "\n" + plan_history() + cache_.describe();
+    text += pools_.describe() + "\n";
+    if (page_disk_ != nullptr) text += page_disk_->description() + "\n";
+    return text + plan_history() + cache_.describe();
   }
 
  private:
@@ -257,6 +270,23 @@ class Runtime::Impl {
   // A whole number of slabs.
   static Bytes chunk_bytes(const RuntimeConfig& config) {
     return std::clamp(round_up(config.host_bytes, kMiB), kMiB, 64 * kMiB);
+  }
+
+  static std::unique_ptr<PageDisk> open_disk(const RuntimeConfig& config) {
+    if (config.disk_directory.empty()) return nullptr;
+    if (config.kv_tag.empty())
+      throw Error("runtime: a disk_directory needs a kv_tag that names model, weights and rank");
+    PageDiskConfig disk;
+    disk.directory = config.disk_directory;
+    disk.capacity_bytes = config.disk_bytes;
+    disk.owner = kv_owner(config);
+    disk.max_page_bytes = largest_page_bytes(config);
+    return std::make_unique<PageDisk>(disk);
+  }
+  std::unique_ptr<DiskTier> open_tier(const RuntimeConfig& config) const {
+    if (page_disk_ == nullptr) return nullptr;
+    return std::make_unique<DiskTier>(*page_disk_,
+                                      DiskTierConfig{.policy = config.content_eviction});
   }
 
   KvCacheMemory memory() const {
@@ -331,6 +361,8 @@ class Runtime::Impl {
   Slab device_memory_, tables_;
   HostDevice device_;
   TracingDevice tracing_;
+  std::unique_ptr<PageDisk> page_disk_;
+  std::unique_ptr<DiskTier> disk_tier_;
   KvCache cache_;
   StepWatch watch_;
   std::vector<EngineMemory> engine_;

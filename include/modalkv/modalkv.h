@@ -97,6 +97,11 @@ typedef struct mkv_config {
      "cost-aware", which is the default. */
   const char* content_eviction;
   int64_t recompute_token_ns; /* 50 us: what computing a token's KV takes, about */
+  /* Where content goes that finds no room on the host, and stays for the next process too; null:
+     nowhere. With a name for the model, its weights and this rank. */
+  const char* disk_directory;
+  const char* kv_tag;
+  int64_t disk_bytes; /* 16 GiB */
 } mkv_config;
 
 typedef struct mkv_runtime mkv_runtime;

@@ -63,6 +63,13 @@ struct RuntimeConfig {
   EvictionPolicy content_eviction = EvictionPolicy::cost_aware;
   /// About what the engine takes to compute a token's KV anew: what is worth keeping.
   Nanos recompute_token_ns = 50 * kMicrosecond;
+  /// Where content goes that finds no room on the host, and stays for the next process too; of this
+  /// runtime alone. Empty: nowhere. Loses at most what was not stored yet, however the process
+  /// ends.
+  std::string disk_directory{};
+  Bytes disk_bytes = 16 * kGiB;  ///< taken at once
+  /// With a disk: names the model, its weights and this rank. KV of another name is not used.
+  std::string kv_tag{};
 
   /// Of a tensor-parallel group this rank holds `kv_heads` of the model's. Ranks with the same
   /// configuration and the same calls make the same plans.
@@ -154,14 +161,18 @@ struct RuntimeCounters {
   std::int64_t unselected_for_probes = 0;  ///< no text behind the images has scored them
   std::int64_t unselected_for_faults = 0;
   /// Of prompts' leading segments with known content.
-  std::int64_t reuse_hits = 0;        ///< prompts of which some was there
-  std::int64_t reuse_misses = 0;      ///< prompts of which none was
-  std::int64_t known_tokens = 0;      ///< in prompts that were begun
-  std::int64_t reused_tokens = 0;     ///< of them, whose KV was there
-  std::int64_t kept_segments = 0;     ///< whose KV stays for others
-  std::int64_t unkept_segments = 0;   ///< not: there was no room for a copy of their last page
-  std::int64_t evicted_segments = 0;  ///< that left for want of memory
-  std::int64_t spoiled_segments = 0;  ///< that left because a page of theirs was corrupt
+  std::int64_t reuse_hits = 0;         ///< prompts of which some was there
+  std::int64_t reuse_misses = 0;       ///< prompts of which none was
+  std::int64_t known_tokens = 0;       ///< in prompts that were begun
+  std::int64_t reused_tokens = 0;      ///< of them, whose KV was there
+  std::int64_t kept_segments = 0;      ///< whose KV stays for others
+  std::int64_t unkept_segments = 0;    ///< not: there was no room for a copy of their last page
+  std::int64_t evicted_segments = 0;   ///< that left for want of memory
+  std::int64_t spoiled_segments = 0;   ///< that left because a page of theirs was corrupt
+  std::int64_t stored_segments = 0;    ///< to the disk
+  std::int64_t unstored_segments = 0;  ///< that left without: the disk failed, or they could not
+  std::int64_t loaded_segments = 0;    ///< from the disk
+  std::int64_t unloaded_segments = 0;  ///< not: the disk failed, or the host had no room
 };
 
 class Runtime {
@@ -183,7 +194,8 @@ class Runtime {
   /// Where leading segments say what their content is (Segment::content) and another sequence has
   /// appended the same ones, their KV is shared and need not be appended: it begins with `reused`
   /// tokens, fewer than the prompt. A content id names all that decides the KV of a segment beside
-  /// what is before it: model, weights and adapter too where one runtime serves several.
+  /// what is before it: model, weights and adapter too where one runtime serves several. What comes
+  /// from the disk can still be `lost`, with no_space too, and is appended then after all.
   std::optional<Begun> begin(std::span<const Segment> prompt);
   /// What `begin` would reuse of a prompt now. Changes nothing.
   Tokens lookup(std::span<const Segment> prompt) const;

@@ -103,7 +103,8 @@ class ActionSource {
   static constexpr std::uint64_t kMostSequences = 8;
   static constexpr std::size_t kSharedSegments = 4;
 
-  explicit ActionSource(std::uint64_t seed) : random_(seed) {}
+  /// With short chats about the same few contents, or with what one engine in three begins so.
+  explicit ActionSource(std::uint64_t seed, bool recurs = false) : random_(seed), recurs_(recurs) {}
 
   std::vector<EngineAction> draw(int actions) {
     std::vector<EngineAction> all;
@@ -123,7 +124,13 @@ class ActionSource {
 
   EngineAction next() {
     const std::uint64_t what = below(100);
-    if (sequences_ == 0 || (what < 10 && sequences_ < 6)) return below(3) != 0 ? begin() : share();
+    if (recurs_ && sequences_ > 0 && below(3) == 0) {
+      if (sequences_ < 4) return share();
+      --sequences_;
+      return {EngineCall::release, {static_cast<Tokens>(below(sequences_ + 1))}};
+    }
+    if (sequences_ == 0 || (what < 10 && sequences_ < 6))
+      return !recurs_ && below(3) != 0 ? begin() : share();
     const auto which = static_cast<Tokens>(below(sequences_));
     if (what < 60) return step();
     if (what < 68) return place();
@@ -159,7 +166,7 @@ class ActionSource {
     EngineAction action{EngineCall::share, std::vector<Tokens>(kSharedSegments + 1)};
     // Mostly the same text and image, then others.
     for (std::size_t i = 0; i < kSharedSegments; ++i)
-      action.numbers[i] = i < 2 && below(4) != 0 ? 1 : between(0, 2);
+      action.numbers[i] = i < 2 && below(4) != 0 ? 1 : between(0, recurs_ ? 5 : 2);
     action.numbers[kSharedSegments] = between(0, 30);
     return action;
   }
@@ -181,6 +188,7 @@ class ActionSource {
   }
 
   std::mt19937_64 random_;
+  bool recurs_;
   std::uint64_t sequences_ = 0;  // about so many live
 };
 

@@ -11,7 +11,9 @@
 #include <string>
 #include <vector>
 
+#include "offload/fault_block_file.hpp"
 #include "tests/offload/devices.hpp"
+#include "tests/offload/memory_disk.hpp"
 #include "tests/runtime/kv_history.hpp"
 #include "tests/runtime/shrink.hpp"
 
@@ -31,6 +33,8 @@ struct HistoryCase {
   std::uint64_t seed = 1;
   std::int32_t window = 0;
 
+  /// Too small for all content, but there is a disk.
+  bool has_small_host() const { return seed % 3 == 1; }
   HistoryOptions options() const { return {seed, window, world == HistoryWorld::faulty}; }
 };
 
@@ -44,11 +48,47 @@ struct Faulty {
   CheckingDevice device;
 };
 
+/// A disk in memory, of real threads.
+struct HistoryDisk {
+  explicit HistoryDisk(const HistoryOptions& options)
+      : disk(config_of(options), files_of(memory, options)), tier(disk) {}
+  static PageDiskConfig config_of(const HistoryOptions& options) {
+    PageDiskConfig config;
+    config.directory = "memory";
+    config.capacity_bytes = kBytes;
+    config.owner = {{1, 2, 3, 4}};
+    config.max_page_bytes = largest_page_bytes(history_config(options));
+    config.max_operations = 16;
+    config.max_transfers = 4;
+    config.timeout_ns = options.faults ? 100 * kMillisecond : 30 * kSecond;
+    return config;
+  }
+  static DiskFiles files_of(MemoryDisk& memory, const HistoryOptions& options) {
+    DiskFiles files = memory.files(4);
+    if (options.faults)
+      files.pages.file = std::make_unique<FaultBlockFile>(std::move(files.pages.file),
+                                                          BlockFaultPlan{.seed = options.seed,
+                                                                         .read_error = 0.01,
+                                                                         .short_read = 0.01,
+                                                                         .bit_flip = 0.01,
+                                                                         .write_error = 0.01,
+                                                                         .no_space = 0.01,
+                                                                         .late = 0.05,
+                                                                         .lost = 0.001});
+    return files;
+  }
+
+  static constexpr Bytes kBytes = 2 * kMiB;
+  MemoryDisk memory{kBytes};
+  PageDisk disk;
+  DiskTier tier;
+};
+
 /// `device` has a checker that is, or lies behind it.
 inline HistoryResult replay(Device& device, const CheckingDevice& checker, HistoryMemory& memory,
-                            const HistoryOptions& options,
-                            const std::vector<EngineAction>& actions) {
-  HistoryResult result = History(device, memory, options).run(actions);
+                            const HistoryOptions& options, const std::vector<EngineAction>& actions,
+                            DiskTier* disk = nullptr) {
+  HistoryResult result = History(device, memory, options, disk).run(actions);
   // The cause comes first, then what came of it.
   if (!checker.findings().empty())
     result.problem = checker.findings()[0].message + '\n' + result.problem;
@@ -56,10 +96,12 @@ inline HistoryResult replay(Device& device, const CheckingDevice& checker, Histo
 }
 
 inline HistoryResult replay(const HistoryCase& which, const std::vector<EngineAction>& actions) {
-  // Some hosts are too small for all content.
-  HistoryMemory memory(3 * kMiB + 300 * kKiB, which.seed % 3 == 1 ? 480 * kKiB : 4 * kMiB);
+  HistoryMemory memory(3 * kMiB + 300 * kKiB, which.has_small_host() ? 480 * kKiB : 4 * kMiB);
   const auto on = [&](auto&& world) {
-    return replay(world.device, world.device, memory, which.options(), actions);
+    if (!which.has_small_host())
+      return replay(world.device, world.device, memory, which.options(), actions);
+    HistoryDisk disk(which.options());
+    return replay(world.device, world.device, memory, which.options(), actions, &disk.tier);
   };
   switch (which.world) {
     case HistoryWorld::threads:
@@ -113,7 +155,8 @@ inline Shrunk<EngineAction> shortest_failing(const std::vector<EngineAction>& ac
 
 /// Replays what the seed draws. What fails is shrunk and told with a way to run it again.
 inline HistoryResult check_history(const HistoryCase& which, int draws = 60) {
-  const std::vector<EngineAction> actions = ActionSource(which.seed).draw(draws);
+  const std::vector<EngineAction> actions =
+      ActionSource(which.seed, which.has_small_host()).draw(draws);
   const HistoryResult result = replay(which, actions);
   if (result.problem.empty()) return result;
   const auto shortest =

@@ -64,12 +64,14 @@ struct HistoryResult {
 
 class History {
  public:
-  History(Device& device, HistoryMemory& memory, const HistoryOptions& options)
+  History(Device& device, HistoryMemory& memory, const HistoryOptions& options,
+          DiskTier* disk = nullptr)
       : options_(options),
         config_(history_config(options)),
         engine_(memory.engine),
         cache_(device, config_,
-               {.device = memory.device, .hosts = {{memory.host}}, .tables = memory.tables}) {
+               {.device = memory.device, .hosts = {{memory.host}}, .tables = memory.tables}, disk),
+        has_disk_(disk != nullptr) {
     cache_.grow_host(0, static_cast<Bytes>(memory.host.size()));
     engine_space_ = device
                         .register_space({SpaceInfo::Kind::device,
@@ -121,8 +123,10 @@ class History {
   static void require(bool holds, std::string what) {
     if (!holds) throw Problem{std::move(what)};
   }
-  void require_ok(Status status, const char* call, bool or_no_space = false) const {
-    require(status == Status::ok || options_.faults || (or_no_space && status == Status::no_space),
+  void require_ok(Status status, const char* call, bool or_no_space = false) {
+    require(status == Status::ok || options_.faults ||
+                (or_no_space && status == Status::no_space) ||
+                (status == Status::rejected && has_lost()),
             std::string(call) + " answers " + std::string(name(status)));
   }
 
@@ -211,7 +215,9 @@ class History {
     require(expected == cache_.lookup(prompt), "a lookup changes something");
     const auto begun = cache_.begin(prompt);
     require(begun.has_value(), "begin answers nothing");
-    require(begun->reused == expected && expected < std::max<Tokens>(sequence.prompt_tokens, 1) &&
+    // What is on disk may find no room on the host.
+    require((has_disk_ ? begun->reused <= expected : begun->reused == expected) &&
+                expected < std::max<Tokens>(sequence.prompt_tokens, 1) &&
                 expected <= static_cast<Tokens>(sequence.known.size()),
             "begin reuses " + std::to_string(begun->reused) + " tokens");
     sequence.id = begun->sequence;
@@ -318,7 +324,7 @@ class History {
     for (int layer = 0; layer < config_.layers; ++layer)
       require(cache_.tokens(sequence.id, layer) == static_cast<Tokens>(sequence.tokens.size()),
               "layers differ after a truncation");
-    if (!options_.faults && ++undone_ % 2 == 0) pause(sequence);
+    if (!options_.faults && ++undone_ % 2 == 0 && !sequence.paused) pause(sequence);
   }
   void recompute_lost(std::uint64_t key) {
     const auto lost = lost_.find(key);
@@ -404,7 +410,9 @@ class History {
     const auto event = cache_.poll(timeout_ns);
     if (!event) return false;
     if (event->kind == RuntimeEvent::Kind::lost) {
-      require(options_.faults, "lost without a fault: " + std::string(name(event->status)));
+      // What was to come from the disk may find no room in the end.
+      require(options_.faults || (has_disk_ && event->status == Status::no_space),
+              "lost without a fault: " + std::string(name(event->status)));
       for (const auto& [key, sequence] : sequences_)
         if (sequence.id == event->sequence) {
           const auto [at, fresh] = lost_.emplace(key, event->first_token);
@@ -422,6 +430,12 @@ class History {
     }
     expected_.erase(found);
     return true;
+  }
+
+  bool has_lost() {
+    while (take_event(0)) {
+    }
+    return !lost_.empty();
   }
 
   void drain() {
@@ -454,6 +468,7 @@ class History {
   RuntimeConfig config_;
   std::span<std::byte> engine_;
   KvCache cache_;
+  bool has_disk_;
   SpaceId engine_space_{};
   Bytes engine_used_ = 0;
   std::map<std::uint64_t, Modelled> sequences_;

@@ -55,7 +55,7 @@ struct Sizes {
 
 class Engine {
  public:
-  explicit Engine(RuntimeConfig config = config_of(), Sizes sizes = {})
+  explicit Engine(RuntimeConfig config = config_of(), Sizes sizes = {}, DiskTier* disk = nullptr)
       : config_(std::move(config)),
         device_memory_(static_cast<std::size_t>(sizes.device_bytes)),
         tables_(static_cast<std::size_t>(sizes.tables_bytes)),
@@ -69,7 +69,8 @@ class Engine {
                                std::vector<std::byte>(static_cast<std::size_t>(sizes.host_bytes)),
                            1}},
                 .tables = tables_,
-                .host_chunk_bytes = sizes.host_chunk_bytes}) {
+                .host_chunk_bytes = sizes.host_chunk_bytes},
+               disk) {
     for (std::size_t host = 0; host < 2; ++host) cache_.grow_host(host, sizes.host_bytes);
     space_ = recorder_
                  .register_space(
