@@ -69,8 +69,7 @@ void BlockStore::begin(BlockId id, LayerKind kind, PartState transition, bool ne
   require(!part.low || next_low, "what is compressed stays so");
   part.state = transition;
   part.next_low = next_low;
-  if (transition == PartState::loading)
-    part.begun_layers = part.closed_layers = layers_of(kind);
+  if (transition == PartState::loading) part.begun_layers = part.closed_layers = layers_of(kind);
 }
 
 void BlockStore::end(BlockId id, LayerKind kind, bool well, std::vector<Address>& given_up) {

@@ -483,8 +483,7 @@ Truncated KvCache::truncate(SequenceId id, Tokens tokens) {
   reopen(sequence->visual, ends_in_block(*sequence, kept));
   sequence->settled_own = std::min<Tokens>(
       sequence->settled_own, sequence->layout->own_tokens(kept) / config_.own_page_tokens);
-  while (sequence->kept_prefixes > 0 &&
-         sequence->prefixes[sequence->kept_prefixes - 1].end > kept)
+  while (sequence->kept_prefixes > 0 && sequence->prefixes[sequence->kept_prefixes - 1].end > kept)
     --sequence->kept_prefixes;
   ++sequence->epoch;
   if (sequence->promotion && kept < sequence->promotion->choice.prompt_tokens())

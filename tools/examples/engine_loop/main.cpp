@@ -81,8 +81,8 @@ class Engine {
     std::vector<float> last;
     for (std::size_t at = 0; at < embeddings.size(); at += kChunk)  // prefill, in chunks
       last = forward(sequence, {embeddings.begin() + static_cast<std::ptrdiff_t>(at),
-                                 embeddings.begin() + static_cast<std::ptrdiff_t>(std::min(
-                                                          at + kChunk, embeddings.size()))});
+                                embeddings.begin() + static_cast<std::ptrdiff_t>(std::min(
+                                                         at + kChunk, embeddings.size()))});
     for (int i = 0; i < new_tokens; ++i) {  // decode
       std::vector<float> logits;
       head_.multiply(last.data(), logits);
