@@ -68,7 +68,7 @@ struct RuntimeConfig {
   /// ends.
   std::string disk_directory{};
   Bytes disk_bytes = 16 * kGiB;  ///< taken at once
-  /// With a disk: names the model, its weights and this rank. KV of another name is not used.
+  /// With a disk: names the model, its weights and this rank. A directory of another is refused.
   std::string kv_tag{};
 
   /// Of a tensor-parallel group this rank holds `kv_heads` of the model's. Ranks with the same
@@ -92,7 +92,8 @@ struct Begun {
 };
 
 /// K and V [tokens, kv_heads, head_dim] of the sequence's next tokens in a layer; keys after RoPE.
-/// They must stay until the next event of a step that attends to them.
+/// They must stay until the next event of a step that attends to them, also where they were lost and
+/// are appended again.
 struct AppendRequest {
   SequenceId sequence{};
   Tokens tokens = 0;
