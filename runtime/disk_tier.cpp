@@ -91,6 +91,17 @@ TierStarted DiskTier::load(std::span<const TierPage> pages) {
   return queue(loads_, std::move(job));
 }
 
+std::optional<UnitId> DiskTier::hold(const ContentId& content) {
+  DiskUnit* unit = units_.find(content);
+  if (unit == nullptr || unit->is_leaving) return {};
+  units_.pin(*unit);
+  return unit->id;
+}
+
+void DiskTier::let_go(UnitId unit) {
+  if (DiskUnit* held = units_.find(unit)) units_.unpin(*held);
+}
+
 void DiskTier::forget() {
   for (auto& [number, job] : jobs_)
     if (job.status == Status::ok) job.status = Status::cancelled;

@@ -95,6 +95,10 @@ class DiskTier {
   ///   busy      too many jobs
   ///   rejected  none, several contents, not all here, not the shape's bytes
   TierStarted load(std::span<const TierPage> pages);
+  /// A unit that is not evicted until it is let go, as often. Nothing: it is not here.
+  std::optional<UnitId> hold(const ContentId& content);
+  /// Nothing happens where it has been forgotten or given up meanwhile.
+  void let_go(UnitId unit);
   /// At once nothing is here any more, and all is erased. Jobs under way end as `cancelled`. What
   /// is not erased yet when the process ends is found again: the disk's owner has to change then.
   void forget();

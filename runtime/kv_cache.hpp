@@ -274,6 +274,7 @@ class KvCache {
     bool loads = false;
     UnitId unit{};
     std::vector<BlockId> blocks{};  // the job owns them too
+    std::optional<UnitId> held{};   // on disk, as long as it waits
     Bytes bytes = 0;
   };
   // What a sequence of a batch needs beside its lists.
@@ -420,6 +421,7 @@ class KvCache {
   Status start_load(DiskJob& job);
   void start_loads();
   bool end_disk_jobs(Nanos timeout_ns);
+  bool is_kept(const DiskJob& job) const;
   static Nanos disk_reload_ns(Bytes bytes);
   bool is_loading(SequenceId id) const;
   bool await(Nanos timeout_ns);

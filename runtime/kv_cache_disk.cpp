@@ -4,6 +4,7 @@
 // A job reads or writes all pages of a segment where they lie on the host. It owns the blocks until
 // its outcome, so nothing is used again, or moves, that the disk may still touch.
 #include <algorithm>
+#include <utility>
 
 #include "runtime/kv_cache.hpp"
 
@@ -78,6 +79,7 @@ std::optional<UnitId> KvCache::load_segment(const Running& sequence, const Prefi
   }
   const UnitId unit = keep(std::move(segment), prefix);
   if (job.blocks.empty()) return unit;
+  job.held = disk_->hold({prefix.id.words});
   begin_disk_job(std::move(job), unit);
   const Status status = start_load(disk_jobs_.back());
   if (status == Status::ok || status == Status::busy) return unit;
@@ -112,9 +114,12 @@ Status KvCache::start_load(DiskJob& job) {
     const TierStarted started = disk_->load(pages);
     status = started.status;
     job.job = started.job;
-    if (status == Status::ok) content_.reprice(job.unit, disk_reload_ns(job.bytes));
   }
-  if (status == Status::ok) return status;
+  if (status == Status::ok) {
+    if (job.held) disk_->let_go(*std::exchange(job.held, {}));
+    if (is_kept(job)) content_.reprice(job.unit, disk_reload_ns(job.bytes));
+    return status;
+  }
   for (Address* slot : slots) {
     pool_of(*slot).put_back(*slot);
     *slot = {};
@@ -210,8 +215,8 @@ bool KvCache::end_disk_jobs(Nanos timeout_ns) {
 void KvCache::end_disk_job(const DiskJob& job, Status status) {
   const bool well = status == Status::ok;
   for (const BlockId id : job.blocks) --blocks_[id].disk_jobs;
-  // Not where it has been forgotten meanwhile.
-  const bool is_kept = blocks_[job.blocks.front()].unit == job.unit;
+  if (job.held) disk_->let_go(*job.held);
+  const bool is_kept = this->is_kept(job);
   if (job.loads) {
     ++(well ? counters_.loaded_segments : counters_.unloaded_segments);
     for (const BlockId id : job.blocks)
@@ -235,6 +240,11 @@ void KvCache::end_disk_job(const DiskJob& job, Status status) {
     }
   }
   for (const BlockId id : job.blocks) let_go(id);
+}
+
+// Not where it has been forgotten meanwhile.
+bool KvCache::is_kept(const DiskJob& job) const {
+  return blocks_.find(job.blocks.front())->unit == job.unit;
 }
 
 // About: of a solid-state disk.

@@ -132,6 +132,24 @@ TEST_F(DiskTiers, AUnitGrowsByWhatItDoesNotHave) {
   expect_exact(1, kPages);
 }
 
+TEST_F(DiskTiers, AUnitThatIsHeldIsNotEvictedUntilItIsLetGo) {
+  TierWorld& world = this->world(1);
+  ASSERT_EQ(world.store(0, kPages), Status::ok);
+  const ContentId content = tier_keys(0, kPages).front().content;
+  const auto once = world.tier->hold(content), twice = world.tier->hold(content);
+  ASSERT_TRUE(once && twice);
+  EXPECT_EQ(world.store(1, kPages), Status::no_space);
+  world.tier->let_go(*once);
+  EXPECT_EQ(world.store(1, kPages), Status::no_space);
+  EXPECT_TRUE(world.contains(0, kPages));
+  world.tier->let_go(*twice);
+  EXPECT_EQ(world.store(1, kPages), Status::ok);
+  EXPECT_FALSE(world.contains(0, kPages));
+  EXPECT_FALSE(world.tier->hold(content).has_value());
+  world.tier->let_go(*once);  // of a unit that is gone
+  expect_exact(1, kPages);
+}
+
 TEST_F(DiskTiers, AUnitBeingLoadedIsNotEvicted) {
   TierWorld& world = this->world(1);
   ASSERT_EQ(world.store(0, kPages), Status::ok);

@@ -61,16 +61,20 @@ class Chats {
   static std::uint64_t token(std::uint64_t content, Tokens nth) {
     return content * 10'000 + static_cast<std::uint64_t>(nth);
   }
+  void hear(Nanos timeout_ns) {
+    const auto event = runtime_.poll(timeout_ns);
+    if (!event) return;
+    EXPECT_EQ(event->kind, RuntimeEvent::Kind::lost);
+    lost_from_ = std::min(lost_from_, event->first_token);
+  }
   template <typename Call>
   Status patiently(Call call) {
     Status status = call();
     for (int i = 0; status == Status::busy && i < 20'000; ++i) {
-      if (const auto event = runtime_.poll(kMillisecond)) {
-        EXPECT_EQ(event->kind, RuntimeEvent::Kind::lost);
-        lost_from_ = std::min(lost_from_, event->first_token);
-      }
+      hear(kMillisecond);
       status = call();
     }
+    if (status != Status::ok) hear(0);  // why not
     return status;
   }
   // The rest of the prompt, and attention over all of it. False: it was lost from `lost_from_` on.
