@@ -115,6 +115,8 @@ class Soak {
   struct Chat {
     SequenceId id{};
     std::vector<std::uint64_t> tokens{};  // who they are
+    std::vector<std::uint64_t>
+        known{};  // who the first ones are, of a content that others have too
     Tokens prompt_tokens = 0;
     bool paused = false;
   };
@@ -150,11 +152,24 @@ class Soak {
 
   void begin() {
     Chat chat;
-    const Segment prompt[] = {{TokenClass::text, between(4, 16)},
-                              {TokenClass::image, between(64, 192)},
-                              {TokenClass::text, between(4, 12)}};
+    Segment prompt[] = {{TokenClass::text, between(4, 16)},
+                        {TokenClass::image, between(64, 192)},
+                        {TokenClass::text, between(4, 12)}};
+    // Every other one is about one of some hundred images.
+    if (begun_ % 2 == 0) {
+      const std::uint64_t content = 1 + below(10) * below(10) * below(10) / 8;
+      for (std::size_t i = 0; i < 2; ++i) {
+        prompt[i].content = {{content, i, 0, 0}};
+        prompt[i].tokens =
+            4 + static_cast<Tokens>(content * (i == 0 ? 5 : 37)) % (i == 0 ? 12 : 188);
+      }
+      for (Tokens t = 0; t < prompt[0].tokens + prompt[1].tokens; ++t)
+        chat.known.push_back((content << 40) + static_cast<std::uint64_t>(t));
+    }
     for (const Segment& segment : prompt) chat.prompt_tokens += segment.tokens;
-    chat.id = runtime_.begin(prompt).value().sequence;
+    const Begun begun = runtime_.begin(prompt).value();
+    chat.id = begun.sequence;
+    chat.tokens.assign(chat.known.begin(), chat.known.begin() + begun.reused);
     chats_.push_back(std::move(chat));
     ++begun_;
   }
@@ -197,7 +212,9 @@ class Soak {
       const Tokens left = chat.prompt_tokens - static_cast<Tokens>(chat.tokens.size());
       turns.push_back({.chat = at, .before = chat.tokens.size()});
       for (Tokens t = left > 0 ? std::min(left, between(1, 64)) : 1; t > 0; --t)
-        chat.tokens.push_back(next_token_++);
+        chat.tokens.push_back(chat.tokens.size() < chat.known.size()
+                                  ? chat.known[chat.tokens.size()]
+                                  : next_token_++);
     }
     if (turns.empty()) return resume(first);
     for (int layer = 0; layer < config_.layers; ++layer)
@@ -312,6 +329,7 @@ class Soak {
 
   void end() {
     while (!chats_.empty()) release(chats_.size() - 1);
+    runtime_.forget_content();
     const auto is_empty = [&] {
       const std::string text = runtime_.describe();
       return text.find("device pages: 0 of") != std::string::npos &&
@@ -338,6 +356,8 @@ class Soak {
     EXPECT_GT(counters.arrived_bytes, 0);
     EXPECT_GT(counters.streamed_bytes, 0);
     EXPECT_GT(counters.compressed_pages, 0);
+    EXPECT_GT(counters.reused_tokens, 0);
+    EXPECT_GT(counters.evicted_segments, 0);
     std::ostringstream line;
     line << time_.count() << " s: " << begun_ << " chats, " << steps_ << " steps, " << refused_
          << " found no room, " << checked_ << " outputs checked; resident memory grew by "
@@ -345,7 +365,9 @@ class Soak {
          << static_cast<int>(100 * fullest_[0]) << " and " << static_cast<int>(100 * fullest_[1])
          << " % full, " << most_fragmented_ << " % fragmented; " << counters.left_bytes / kMiB
          << " MiB left, " << counters.arrived_bytes / kMiB << " MiB came back, "
-         << counters.streamed_bytes / kMiB << " MiB streamed";
+         << counters.streamed_bytes / kMiB << " MiB streamed; " << counters.reused_tokens << " of "
+         << counters.known_tokens << " known tokens reused, " << counters.evicted_segments
+         << " segments evicted";
     testing::Test::RecordProperty("soak", line.str());
     std::fprintf(stderr, "soak of %s\n", line.str().c_str());
   }
