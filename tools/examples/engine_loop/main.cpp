@@ -1,5 +1,6 @@
-// An engine's loop around modalkv: a toy decoder with random weights answers a prompt with an
-// image, once with all KV in 16 bits on the device, once with a device too small for that.
+// An engine's loop around modalkv: a toy decoder with random weights answers two chats about one
+// image, once with all KV in 16 bits on the device, once with a device too small for that. What
+// both chats begin with is computed once.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -9,6 +10,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "modalkv/content.hpp"
 #include "modalkv/runtime.hpp"
 
 namespace {
@@ -51,7 +53,7 @@ struct Matrix {
 };
 
 constexpr int kLayers = 4, kQueryHeads = 8, kKvHeads = 2, kHeadDim = 64, kHidden = 256,
-              kVocabulary = 512, kChunk = 128;
+              kVocabulary = 512, kChunk = 128, kImage = 576;
 constexpr std::size_t kQueryRow = kQueryHeads * kHeadDim, kKvRow = kKvHeads * kHeadDim;
 
 struct Layer {
@@ -63,6 +65,18 @@ struct Layer {
   Matrix query, key, value, output;
 };
 
+struct Prompt {
+  std::vector<modalkv::Segment> segments;
+  std::vector<std::vector<float>> embeddings;  // what enters the first layer, token by token
+};
+
+std::vector<std::int32_t> random_words(int count, std::mt19937& random) {
+  std::uniform_int_distribution<std::int32_t> word(0, kVocabulary - 1);
+  std::vector<std::int32_t> words(static_cast<std::size_t>(count));
+  for (std::int32_t& id : words) id = word(random);
+  return words;
+}
+
 class Engine {
  public:
   explicit Engine(const modalkv::RuntimeConfig& config) : runtime_(config) {
@@ -71,15 +85,37 @@ class Engine {
     runtime_.register_memory(std::as_writable_bytes(std::span(buffer_)));
   }
 
-  /// Greedy answer to a prompt of segments whose tokens are `embeddings` [tokens, hidden].
-  std::vector<int> answer(const std::vector<modalkv::Segment>& prompt,
-                          std::vector<std::vector<float>> embeddings, int new_tokens) {
-    const auto begun = runtime_.begin(prompt);
+  /// Each segment says what its content is: what a prompt begins with that others began with too
+  /// need not be computed again.
+  Prompt make_prompt(const std::vector<std::int32_t>& instructions, unsigned image,
+                     const std::vector<std::int32_t>& question) const {
+    Prompt prompt;
+    add_text(prompt, instructions);
+    // By a number. A real engine hashes the pixels, and how they are prepared.
+    prompt.segments.push_back({modalkv::TokenClass::image, kImage, {{image, 0, 0, 1}}});
+    std::mt19937 random(image);
+    std::normal_distribution<float> normal;
+    for (int token = 0; token < kImage; ++token) {
+      prompt.embeddings.emplace_back(kHidden);
+      for (float& element : prompt.embeddings.back()) element = normal(random);
+    }
+    add_text(prompt, question);
+    return prompt;
+  }
+
+  /// The next tokens, each the likeliest.
+  std::vector<int> answer(const Prompt& prompt, int new_tokens) {
+    const auto begun = runtime_.begin(prompt.segments);
     if (!begun) throw std::runtime_error("a segment is empty");
     const modalkv::SequenceId sequence = begun->sequence;
+    const std::vector<std::vector<float>>& embeddings = prompt.embeddings;
+    std::printf("%lld of %zu prompt tokens are reused\n", static_cast<long long>(begun->reused),
+                embeddings.size());
     std::vector<int> tokens;
     std::vector<float> last;
-    for (std::size_t at = 0; at < embeddings.size(); at += kChunk)  // prefill, in chunks
+    // Prefill of the rest, in chunks: of what is reused only the KV is needed. At least one token
+    // is left, whose state gives the first of the answer.
+    for (auto at = static_cast<std::size_t>(begun->reused); at < embeddings.size(); at += kChunk)
       last = forward(sequence, {embeddings.begin() + static_cast<std::ptrdiff_t>(at),
                                 embeddings.begin() + static_cast<std::ptrdiff_t>(std::min(
                                                          at + kChunk, embeddings.size()))});
@@ -88,8 +124,7 @@ class Engine {
       head_.multiply(last.data(), logits);
       tokens.push_back(
           static_cast<int>(std::max_element(logits.begin(), logits.end()) - logits.begin()));
-      const float* row = &embedding_.weights[static_cast<std::size_t>(tokens.back()) * kHidden];
-      last = forward(sequence, {std::vector<float>(row, row + kHidden)});
+      last = forward(sequence, {embedding(tokens.back())});
     }
     std::printf("%s", runtime_.describe().c_str());
     check(runtime_.release(sequence), "release");
@@ -102,6 +137,15 @@ class Engine {
   static void check(Status status, const char* what) {
     if (status != Status::ok)
       throw std::runtime_error(std::string(what) + ": " + std::string(modalkv::name(status)));
+  }
+  std::vector<float> embedding(std::int32_t word) const {
+    const float* row = &embedding_.weights[static_cast<std::size_t>(word) * kHidden];
+    return {row, row + kHidden};
+  }
+  void add_text(Prompt& prompt, const std::vector<std::int32_t>& words) const {
+    prompt.segments.push_back({modalkv::TokenClass::text, static_cast<Tokens>(words.size()),
+                               modalkv::content_of_tokens(words)});
+    for (const std::int32_t word : words) prompt.embeddings.push_back(embedding(word));
   }
   // No room now: let something end, and try again.
   template <typename Call>
@@ -175,16 +219,13 @@ class Engine {
 
 std::vector<int> run(const char* title, const modalkv::RuntimeConfig& config) {
   std::printf("== %s\n", title);
-  const std::vector<modalkv::Segment> prompt{{modalkv::TokenClass::text, 12},
-                                             {modalkv::TokenClass::image, 576},
-                                             {modalkv::TokenClass::text, 20}};
-  std::mt19937 random(2);
-  std::normal_distribution<float> normal;
-  std::vector<std::vector<float>> embeddings(608, std::vector<float>(kHidden));
-  for (auto& embedding : embeddings)
-    for (float& element : embedding) element = normal(random);
   Engine engine(config);
-  const std::vector<int> tokens = engine.answer(prompt, embeddings, 32);
+  std::mt19937 random(2);
+  const std::vector<std::int32_t> instructions = random_words(12, random);
+  const std::vector<int> tokens =
+      engine.answer(engine.make_prompt(instructions, 7, random_words(20, random)), 32);
+  std::printf("-- another question about the same image\n");
+  engine.answer(engine.make_prompt(instructions, 7, random_words(20, random)), 32);
   const modalkv::RuntimeCounters& counters = engine.counters();
   std::printf("%lld pages compressed, %lld bytes left for the host, %lld streamed back\n\n",
               static_cast<long long>(counters.compressed_pages),

@@ -1,6 +1,7 @@
 /* An engine's loop in C: a toy decoder with random weights answers three prompts at once, in one
    batch, on a device too small for their KV in 16 bits. When a step tells that KV is lost, the
-   sequence goes back to where it was lost and computes the rest anew. */
+   sequence goes back to where it was lost and computes the rest anew. At the end the first one is
+   asked something else about its image, whose KV is still there. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -207,19 +208,44 @@ static void run_step(mkv_runtime* runtime, Sequence* sequences, const Work* work
   }
 }
 
-static void begin(mkv_runtime* runtime, Sequence* sequence, int text) {
-  const mkv_segment prompt[] = {
-      {.size = sizeof(mkv_segment), .token_class = MKV_TEXT, .tokens = text},
-      {.size = sizeof(mkv_segment), .token_class = MKV_IMAGE, .tokens = IMAGE},
-      {.size = sizeof(mkv_segment), .token_class = MKV_TEXT, .tokens = text}};
+/* Text, an image, a question. The first two say what their content is, in 256 bits. An engine
+   hashes the ids of the tokens, and the pixels with how they are prepared; here are numbers. */
+static void begin(mkv_runtime* runtime, Sequence* sequence, uint64_t number, int text) {
+  const mkv_segment prompt[] = {{.size = sizeof(mkv_segment),
+                                 .token_class = MKV_TEXT,
+                                 .tokens = text,
+                                 .content = {number, 0, 0, 1}},
+                                {.size = sizeof(mkv_segment),
+                                 .token_class = MKV_IMAGE,
+                                 .tokens = IMAGE,
+                                 .content = {number, 0, 0, 2}},
+                                {.size = sizeof(mkv_segment), .tokens = text}};
   mkv_status status = mkv_can_admit(runtime, prompt, 3, NEW_TOKENS);
   if (status != MKV_OK) fail("admission", status, runtime);
   int64_t reused = 0;
   status = mkv_begin(runtime, prompt, 3, &sequence->id, &reused);
   if (status != MKV_OK) fail("begin", status, runtime);
   sequence->tokens = sequence->prompt_tokens = 2 * text + IMAGE;
-  sequence->computed = (int)reused;
-  sequence->embeddings = (float(*)[HIDDEN])matrix(MOST_TOKENS, HIDDEN);
+  sequence->computed = (int)reused; /* and is not appended */
+  printf("%d of %d prompt tokens are reused\n", sequence->computed, sequence->tokens);
+}
+
+/* Continuous batching at its simplest: a step takes a chunk or a token of each that is not done.
+   The last answered token needs no KV. */
+static void answer(mkv_runtime* runtime, Sequence* sequences) {
+  for (int steps = 0; steps < 1000; ++steps) {
+    Work work[SEQUENCES];
+    int count = 0, rows = 0;
+    for (int s = 0; s < SEQUENCES; ++s) {
+      Sequence* sequence = &sequences[s];
+      if (sequence->tokens == sequence->prompt_tokens + NEW_TOKENS) continue;
+      const int missing = sequence->tokens - sequence->computed;
+      work[count] = (Work){sequence, missing < CHUNK ? missing : CHUNK, rows};
+      rows += work[count++].tokens;
+    }
+    if (count == 0) break;
+    run_step(runtime, sequences, work, count);
+  }
 }
 
 static mkv_runtime* open_runtime(void) {
@@ -262,35 +288,33 @@ int main(void) {
   head = matrix(VOCABULARY, HIDDEN);
   mkv_runtime* runtime = open_runtime();
   Sequence sequences[SEQUENCES];
-  for (int s = 0; s < SEQUENCES; ++s) begin(runtime, &sequences[s], 10 + 5 * s);
-
-  /* Continuous batching at its simplest: a step takes a chunk or a token of each that is not done.
-     The last answered token needs no KV. */
-  for (int steps = 0; steps < 1000; ++steps) {
-    Work work[SEQUENCES];
-    int count = 0, rows = 0;
-    for (int s = 0; s < SEQUENCES; ++s) {
-      Sequence* sequence = &sequences[s];
-      if (sequence->tokens == sequence->prompt_tokens + NEW_TOKENS) continue;
-      const int missing = sequence->tokens - sequence->computed;
-      work[count] = (Work){sequence, missing < CHUNK ? missing : CHUNK, rows};
-      rows += work[count++].tokens;
-    }
-    if (count == 0) break;
-    run_step(runtime, sequences, work, count);
+  for (int s = 0; s < SEQUENCES; ++s) {
+    sequences[s].embeddings = (float(*)[HIDDEN])matrix(MOST_TOKENS, HIDDEN);
+    begin(runtime, &sequences[s], (uint64_t)s, 10 + 5 * s);
   }
+  answer(runtime, sequences);
+  int answered = 0;
+  for (int s = 0; s < SEQUENCES; ++s) answered += sequences[s].tokens - sequences[s].prompt_tokens;
+
+  /* Another question: its own embeddings, behind those of the same text and image. */
+  Sequence* first = &sequences[0];
+  mkv_status status = mkv_release(runtime, first->id);
+  if (status != MKV_OK) fail("release", status, runtime);
+  for (int token = 10 + IMAGE; token < first->prompt_tokens; ++token)
+    for (int i = 0; i < HIDDEN; ++i) first->embeddings[token][i] = random_weight(HIDDEN);
+  begin(runtime, first, 0, 10);
+  answer(runtime, sequences);
 
   char lines[4096];
   mkv_describe(runtime, lines, sizeof(lines));
   printf("%s", lines);
   mkv_counters counters = {.size = sizeof(counters)};
   mkv_read_counters(runtime, &counters);
-  printf("%lld pages compressed, %lld bytes left for the host\n",
-         (long long)counters.compressed_pages, (long long)counters.left_bytes);
-  int answered = 0;
+  printf("%lld pages compressed, %lld bytes left for the host; %lld of %lld known tokens reused\n",
+         (long long)counters.compressed_pages, (long long)counters.left_bytes,
+         (long long)counters.reused_tokens, (long long)counters.known_tokens);
   for (int s = 0; s < SEQUENCES; ++s) {
-    answered += sequences[s].tokens - sequences[s].prompt_tokens;
-    const mkv_status status = mkv_release(runtime, sequences[s].id);
+    status = mkv_release(runtime, sequences[s].id);
     if (status != MKV_OK) fail("release", status, runtime);
     free(sequences[s].embeddings);
   }
@@ -304,5 +328,6 @@ int main(void) {
   free(embedding);
   free(head);
   printf("%d sequences answered %d tokens\n", SEQUENCES, answered);
-  return answered == SEQUENCES * NEW_TOKENS ? 0 : 1;
+  const int again = first->tokens - first->prompt_tokens;
+  return answered == SEQUENCES * NEW_TOKENS && again == NEW_TOKENS ? 0 : 1;
 }
