@@ -133,7 +133,8 @@ std::optional<BlockCompletion> FaultBlockFile::spoiled(const BlockCompletion& co
   const auto found = std::find_if(pending_.begin(), pending_.end(), [&](const Pending& pending) {
     return pending.transfer.tag == completion.tag;
   });
-  const auto [transfer, fault] = *found;
+  const BlockTransfer transfer = found->transfer;
+  const Fault fault = found->fault;
   pending_.erase(found);
   BlockCompletion told = completion;
   const auto garble = [&](Bytes from) {

@@ -187,6 +187,8 @@ mkv_counters to_c(const RuntimeCounters& from) {
   counters.known_tokens = from.known_tokens;
   counters.reused_tokens = from.reused_tokens;
   counters.evicted_segments = from.evicted_segments;
+  counters.stored_segments = from.stored_segments;
+  counters.loaded_segments = from.loaded_segments;
   return counters;
 }
 

@@ -559,8 +559,9 @@ std::string KvCache::describe() const {
   };
   std::string text = line("device", device_pool_);
   for (const Host& host : hosts_) text += line("host", host.pool);
-  text += fmt::format("kept content: {} segments, {} bytes, {} of them in use\n", content_.size(),
-                      content_.held_bytes(), content_.held_bytes() - content_.evictable_bytes());
+  text += fmt::format("kept content: {} segments, {} bytes, {} of them in use, {} disk jobs\n",
+                      content_.size(), content_.held_bytes(),
+                      content_.held_bytes() - content_.evictable_bytes(), disk_jobs_.size());
   text += fmt::format("blocks: {}, in flight: {}, wishes: {}, reserved: {} bytes\n",
                       blocks_.blocks(), errands_.size(), wishes_.size(), reserved_bytes_);
   for (std::size_t i = 0; i < sequences_.size(); ++i) {

@@ -65,7 +65,7 @@ constexpr CounterLine kCounterLines[] = {
      &RuntimeCounters::spoiled_segments},
     {"stored_segments_total", "Kept segments that went to the disk.",
      &RuntimeCounters::stored_segments},
-    {"unstored_segments_total", "Kept segments that left without, as the disk failed or was full.",
+    {"unstored_segments_total", "Kept segments that were to go to the disk and did not.",
      &RuntimeCounters::unstored_segments},
     {"loaded_segments_total", "Segments that came back from the disk.",
      &RuntimeCounters::loaded_segments},

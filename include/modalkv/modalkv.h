@@ -182,6 +182,8 @@ typedef struct mkv_counters {
   int64_t known_tokens;  /* with known content, in prompts that were begun */
   int64_t reused_tokens; /* of them, whose KV was there */
   int64_t evicted_segments;
+  int64_t stored_segments; /* to the disk */
+  int64_t loaded_segments; /* from the disk */
 } mkv_counters;
 
 /* A runtime, or null and a line of text that says why there is none. `error_text` may be null where

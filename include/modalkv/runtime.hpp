@@ -92,8 +92,8 @@ struct Begun {
 };
 
 /// K and V [tokens, kv_heads, head_dim] of the sequence's next tokens in a layer; keys after RoPE.
-/// They must stay until the next event of a step that attends to them, also where they were lost and
-/// are appended again.
+/// They must stay until the next event of a step that attends to them, also where they were lost
+/// and are appended again.
 struct AppendRequest {
   SequenceId sequence{};
   Tokens tokens = 0;
@@ -171,7 +171,7 @@ struct RuntimeCounters {
   std::int64_t evicted_segments = 0;   ///< that left for want of memory
   std::int64_t spoiled_segments = 0;   ///< that left because a page of theirs was corrupt
   std::int64_t stored_segments = 0;    ///< to the disk
-  std::int64_t unstored_segments = 0;  ///< that left without: the disk failed, or they could not
+  std::int64_t unstored_segments = 0;  ///< that were to go there and did not
   std::int64_t loaded_segments = 0;    ///< from the disk
   std::int64_t unloaded_segments = 0;  ///< not: the disk failed, or the host had no room
 };
@@ -201,7 +201,8 @@ class Runtime {
   /// What `begin` would reuse of a prompt now. Changes nothing.
   Tokens lookup(std::span<const Segment> prompt) const;
   /// All content that was kept is not to be reused any more: weights have changed, say. Running
-  /// sequences go on.
+  /// sequences go on. On disk it is erased; what is not when the process ends is found by the next
+  /// one, unless its `kv_tag` is another.
   void forget_content();
 
   /// Whether a sequence of this prompt and so many tokens more would fit beside what runs and what

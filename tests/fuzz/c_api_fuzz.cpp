@@ -209,9 +209,11 @@ class Caller {
     const std::size_t segments = few();
     const auto* prompt = array<mkv_segment>(structs_, segments, [&] { return segment(); });
     mkv_sequence sequence = 0;
-    std::int64_t reused = 0;
+    std::int64_t reused = 0, reusable = 0;
+    const mkv_status found = mkv_lookup(runtime_, prompt, segments, &reusable);
     const mkv_status status = mkv_begin(runtime_, prompt, segments, &sequence, &reused);
     check((status == MKV_OK) == (sequence != 0));
+    check(status != MKV_OK || (found == MKV_OK && reused == reusable));
     if (status == MKV_OK && sequences_.size() < 16) sequences_.push_back(sequence);
     return status;
   }
@@ -261,7 +263,7 @@ class Caller {
   }
 
   mkv_status one_call() {
-    switch (input_.take<std::uint8_t>() % 18) {
+    switch (input_.take<std::uint8_t>() % 20) {
       case 0:
         return begin();
       case 1:
@@ -294,6 +296,8 @@ class Caller {
         return admission();
       case 15:
         return let_happen();
+      case 18:
+        return mkv_forget_content(runtime_);
       case 16: {
         const std::array batch{sequence(), sequence()};
         return mkv_prefetch(runtime_, batch.data(), few() % 3);

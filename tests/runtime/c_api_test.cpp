@@ -101,7 +101,8 @@ static_assert(sizeof(mkv_event) == 48);
 AT(mkv_counters, appended_tokens, 8);
 AT(mkv_counters, timeouts, 120);
 AT(mkv_counters, evicted_segments, 144);
-static_assert(sizeof(mkv_counters) == 152);
+AT(mkv_counters, loaded_segments, 160);
+static_assert(sizeof(mkv_counters) == 168);
 #undef AT
 
 constexpr int kLayers = 2, kQueryHeads = 4, kKvHeads = 2, kHeadDim = 64;
