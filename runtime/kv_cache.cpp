@@ -353,9 +353,9 @@ Forked KvCache::fork(SequenceId id) {
   if (source == nullptr || source->paused || source->lost_from != kNeverLost || !is_even(*source))
     return {Status::rejected};
   progress();
+  if (find(id)->lost_from != kNeverLost) return {Status::rejected};
   if (const Status status = bring_tail(id); status != Status::ok) return {no_room(status)};
   source = find(id);
-  if (source->lost_from != kNeverLost) return {Status::rejected};
   // What is shared has to be known to be good.
   const auto appends = [&](const Errand& errand) {
     return std::any_of(errand.given.begin(), errand.given.end(),

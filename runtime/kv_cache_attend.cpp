@@ -512,12 +512,12 @@ int KvCache::prefetched_chunks(int layer) const {
 }
 
 Status KvCache::prefetch(std::span<const SequenceId> batch) {
+  progress();
   for (const SequenceId id : batch) {
     const Running* sequence = find(id);
     if (sequence == nullptr || sequence->paused || sequence->lost_from != kNeverLost)
       return Status::rejected;
   }
-  progress();
   for (const SequenceId id : batch)
     if (find(id)->tail || is_loading(id)) return Status::ok;  // its first step comes first
   batch_.assign(batch.begin(), batch.end());
