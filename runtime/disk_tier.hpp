@@ -108,6 +108,9 @@ class DiskTier {
   /// No job without a told outcome. Erasures go on behind that, whenever something is called.
   bool idle() const { return jobs_.empty() && outcomes_.empty(); }
 
+  /// Nor anything that is still to be erased.
+  bool settled() const { return idle() && victims_.empty() && eraser_.pages() == 0; }
+
   DiskTierUsage usage() const;
   DiskTierCounters counters() const { return counters_; }
 

@@ -110,7 +110,8 @@ RuntimeConfig checked(RuntimeConfig config) {
   refuse(config.verify_every < 0, "verify_every is a number of pages, or 0");
   refuse(config.policy.pinned_tokens < 0 || config.policy.window_tokens < 0,
          "a policy pins no negative number of tokens");
-  refuse(config.recompute_token_ns < 0, "recompute_token_ns is a time, or 0");
+  refuse(config.recompute_token_ns < 0 || config.recompute_token_ns > kSecond,
+         "recompute_token_ns is a time of a second at most, or 0");
   refuse(config.staging_slots < 1, "staging needs a slot");
   refuse(config.staging_slot_bytes < largest_page_bytes(config),
          "a staging slot must hold the largest page");
@@ -479,7 +480,11 @@ Truncated KvCache::truncate(SequenceId id, Tokens tokens) {
     for (Part& part : blocks_[ids.back()].parts)
       part.closed_layers = 0, part.incompressible = false;
   };
-  reopen(sequence->own, sequence->layout->own_tokens(kept) % config_.own_page_tokens != 0);
+  // What is still to be copied is behind the last block.
+  const Tokens own_tokens = sequence->layout->own_tokens(kept);
+  reopen(sequence->own,
+         own_tokens % config_.own_page_tokens != 0 &&
+             own_tokens < static_cast<Tokens>(sequence->own.size()) * config_.own_page_tokens);
   reopen(sequence->visual, ends_in_block(*sequence, kept));
   sequence->settled_own = std::min<Tokens>(
       sequence->settled_own, sequence->layout->own_tokens(kept) / config_.own_page_tokens);

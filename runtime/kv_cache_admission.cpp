@@ -69,7 +69,10 @@ Status KvCache::reserve(SequenceId id, Tokens tokens) {
     return Status::rejected;
   progress();
   const Tokens begin = sequence->appended.front();
-  const Bytes bytes = room_for(*sequence->layout, begin, begin + tokens, false);
+  Bytes bytes = room_for(*sequence->layout, begin, begin + tokens, false);
+  // The block that it goes on in is still to be made.
+  if (sequence->tail && tokens > 0)
+    bytes += config_.layers * room_of(page_kind(Strand::own, false).bytes);
   const Bytes others = reserved_bytes_ - sequence->reserved_bytes;
   const Bytes slab_bytes = device_pool_.slots().slab_bytes();
   // Whole slabs: pages of one size cannot use what is left in another's.

@@ -131,6 +131,7 @@ Status KvCache::bring_tail(SequenceId id) {
   Block& block = blocks_[to];
   Running& sequence = *find(id);
   block.sequences.push_back(id.index);
+  const Bytes reserved_bytes = sequence.reserved_bytes;
   Status status = Status::ok;
   for (int layer = 0; layer < config_.layers && status == Status::ok; ++layer) {
     status = take_device(page_kind(Strand::own, false).bytes, sequence,
@@ -149,6 +150,7 @@ Status KvCache::bring_tail(SequenceId id) {
   }
   if (status != Status::ok) {
     drop(to, id, true);
+    set_reserved(sequence, reserved_bytes);
     return status;
   }
   sequence.own.push_back(to);
@@ -260,9 +262,11 @@ std::optional<BlockId> KvCache::copy_tail(const Running& sequence, const Prefix&
     if (part.begun_layers > 0 && (part.low || !on_device(part.state))) return {};
   const PageKind& kind = page_kind(Strand::own, false);
   const SlabAllocator& slots = device_pool_.slots();
-  // It pushes nothing out, and takes nothing that is reserved.
-  if ((reserved_bytes_ > 0 && slots.free_bytes() < config_.layers * room_of(kind.bytes) +
-                                                       reserved_bytes_ + 2 * slots.slab_bytes()) ||
+  // It takes nothing that is reserved, or kept free to compress in, but from what nobody uses.
+  const Bytes needed_bytes =
+      config_.layers * room_of(kind.bytes) + reserved_bytes_ + reserve_bytes();
+  if ((slots.free_bytes() < needed_bytes &&
+       slots.free_bytes() + idle_device_bytes() < needed_bytes) ||
       !ledger_.has_room(compute_, 1, 2 * config_.layers))
     return {};
   const BlockId to = blocks_.add(Strand::own, rows);
@@ -352,6 +356,7 @@ Bytes KvCache::evict_content(Bytes bytes, Tier tier) {
       case Departure::not_now:
         elsewhere.push_back(*unit);
         bytes = 0;
+        stored_bytes = std::max(stored_bytes, Bytes{1});  // it will
         break;
     }
   }
@@ -359,9 +364,10 @@ Bytes KvCache::evict_content(Bytes bytes, Tier tier) {
   return retired_bytes(tier) - before + stored_bytes;
 }
 
-// Whether something of it does.
+// Whether something of it does. What has no blocks, a few words, is in nobody's way and goes first:
+// else it would hold what is in front of it.
 bool KvCache::lies_in(const CachedSegment& segment, Tier tier) const {
-  bool found = false;
+  bool found = segment.own.empty() && segment.visual.empty() && !segment.tail;
   segment.for_each_block([&](BlockId id) {
     for (const PageSlots& page : blocks_.find(id)->pages)
       found |= page.now.bytes > 0 &&

@@ -200,7 +200,7 @@ void KvCache::begin_disk_job(DiskJob job, UnitId unit) {
 }
 
 bool KvCache::end_disk_jobs(Nanos timeout_ns) {
-  if (disk_jobs_.empty()) return false;
+  if (disk_ == nullptr || (disk_jobs_.empty() && disk_->settled())) return false;
   const auto outcome = disk_->next(timeout_ns);
   if (!outcome) return false;
   const auto found = std::find_if(disk_jobs_.begin(), disk_jobs_.end(),
@@ -255,7 +255,8 @@ Nanos KvCache::disk_reload_ns(Bytes bytes) {
 // Whether pages of a sequence are still on their way from the disk.
 bool KvCache::is_loading(SequenceId id) const {
   bool loading = false;
-  if (!disk_jobs_.empty())
+  if (std::any_of(disk_jobs_.begin(), disk_jobs_.end(),
+                  [](const DiskJob& job) { return job.loads; }))
     for_each_block(*find(id), [&](BlockId block) {
       for (const Part& part : blocks_.find(block)->parts)
         loading |= part.state == PartState::loading;

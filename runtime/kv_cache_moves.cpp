@@ -293,15 +293,17 @@ Status KvCache::make_room(Bytes bytes) {
   // Content that nobody uses first.
   const bool may_leave = config_.policy.places.streamed || config_.policy.places.cpu;
   const std::vector<Candidate> all = candidates();
+  bool left = may_leave;
   for (const bool used : {false, true}) {
     for (const Candidate& candidate : all) {
       if (coming >= bytes) return Status::busy;
-      if (candidate.used == used && move_out(candidate, coming) == Status::busy)
-        return Status::busy;
+      if (candidate.used != used) continue;
+      const Status status = move_out(candidate, coming);
+      if (status == Status::busy) return status;
+      if (candidate.leaves && status != Status::ok) left = false;
     }
-    // What may leave has left, for room on the host that it makes there.
-    if (coming < bytes && idle_device_bytes() > 0 &&
-        (used ? coming == 0 && ledger_.idle() : !may_leave))
+    // What could not leave.
+    if (coming < bytes && !left && idle_device_bytes() > 0)
       coming += evict_content(bytes - coming, Tier::device);
   }
   return coming > 0 || !ledger_.idle() ? Status::busy : Status::no_space;

@@ -172,7 +172,8 @@ void KvCache::end_transition(const Errand& errand, Status status) {
     // It stays as it is, and is not tried again.
     block->parts[static_cast<std::size_t>(errand.layer_kind)].incompressible |=
         status == Status::checksum || status == Status::rejected;
-    change_action(*block, errand.layer_kind, place_of(part.action, false));
+    if (!block->sequences.empty())
+      change_action(*block, errand.layer_kind, place_of(part.action, false));
     if (status == Status::checksum || status == Status::rejected) {
       lose(errand.block, first_layer(errand.layer_kind), status);
       if (blocks_.find(errand.block) == nullptr) return;

@@ -182,6 +182,14 @@ TEST(KvCacheContent, TruncatingWhatIsSharedLeavesItToTheOthers) {
   const Begun second = *engine.cache().begin(prompt(6));
   // Within the image it goes by the block; behind it nothing has been made yet that must go.
   EXPECT_EQ(engine.cache().truncate(second.sequence, kSharedTokens).kept, kSharedTokens);
+  const std::int64_t blocks = engine.cache().usage().blocks;
+  const Forked copy = engine.cache().fork(second.sequence);
+  EXPECT_EQ(copy.status, Status::busy) << "its tail is copied";
+  engine.settle();
+  const Forked again = engine.cache().fork(second.sequence);
+  ASSERT_EQ(again.status, Status::ok);
+  EXPECT_EQ(engine.cache().usage().blocks, blocks + 2) << "a block of each one's own";
+  ASSERT_EQ(engine.cache().release(again.sequence), Status::ok);
   EXPECT_EQ(engine.cache().truncate(second.sequence, 90).kept, 84);
   EXPECT_EQ(engine.cache().truncate(second.sequence, 18).kept, 18);
   // Rows other than those of the first sequence.
@@ -217,6 +225,23 @@ TEST(KvCacheContent, MakesRoomForWhatComes) {
     const std::vector<Segment> latest{known(TokenClass::image, 256, 59), text(1)};
     EXPECT_EQ(engine.cache().lookup(latest), 256) << engine.cache().describe();
     expect_same(outputs(engine, in_use), expected);
+  }
+}
+
+// A question too short for a block of its own is kept as well, and holds nothing.
+TEST(KvCacheContent, AShortKnownQuestionDoesNotHoldItsImage) {
+  for (const bool may_leave : {false, true}) {
+    RuntimeConfig config = config_of();
+    config.policy.places = {true, may_leave, false};
+    Engine engine(config, {.device_bytes = 2 * kMiB, .host_bytes = 512 * kKiB});
+    for (std::uint64_t content = 10; content < 60; ++content) {
+      const SequenceId sequence = engine.begin(
+          {known(TokenClass::image, 256, content), known(TokenClass::text, 4, 1), text(1)});
+      ASSERT_EQ(engine.append(sequence, 0, 261), Status::ok) << engine.cache().describe();
+      engine.settle();
+      ASSERT_EQ(engine.cache().release(sequence), Status::ok);
+    }
+    EXPECT_GT(engine.cache().counters().evicted_segments, 10);
   }
 }
 

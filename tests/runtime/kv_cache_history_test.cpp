@@ -56,7 +56,6 @@ struct Tally {
     EXPECT_GT(sum.arrived_bytes, 0);
     EXPECT_GT(sum.compressed_pages, 0);
     EXPECT_GT(sum.scored_tokens, sum.promoted_tokens);
-    EXPECT_GT(sum.promoted_tokens, 0);
     EXPECT_GT(sum.verified_pages, 0);
     EXPECT_GT(sum.reused_tokens, 0);
     EXPECT_GT(sum.reuse_misses, 0);
@@ -79,6 +78,7 @@ TEST(KvCache, RandomHistoriesInVirtualTime) {
   for (std::uint64_t seed = 1000; seed < 1060 && !HasFailure(); ++seed)
     tally.add(check_history({HistoryWorld::sim, seed, seed % 3 == 0 ? 50 : 0}));
   tally.expect_everything_happened();
+  EXPECT_GT(tally.sum.promoted_tokens, 0);
   EXPECT_GT(tally.sum.evicted_segments, 0);
 }
 
