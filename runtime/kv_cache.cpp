@@ -223,21 +223,29 @@ Bytes KvCache::rows_bytes(Tokens tokens) const {
 }
 
 Status KvCache::no_room(Status status) {
-  ++(status == Status::busy ? counters_.busy : counters_.no_space);
+  counters_.busy += status == Status::busy;
+  counters_.no_space += status == Status::no_space;
   return status;
 }
 
 std::optional<Begun> KvCache::begin(std::span<const Segment> prompt) {
+  const auto tokens = prompt_tokens(prompt);
+  if (!tokens) return {};
+  const SequenceId id = start(layout_of(prompt));
+  Running& sequence = *find(id);
+  sequence.promotion = promotion_of(prompt);
+  sequence.prefixes = prefixes_of(prompt);
+  return Begun{id, reuse(id, *tokens)};
+}
+
+// Nothing: a segment without tokens.
+std::optional<Tokens> KvCache::prompt_tokens(std::span<const Segment> prompt) {
   Tokens tokens = 0;
   for (const Segment& segment : prompt) {
     if (segment.tokens < 1) return {};
     tokens += segment.tokens;
   }
-  const SequenceId id = start(layout_of(prompt));
-  Running& sequence = *find(id);
-  sequence.promotion = promotion_of(prompt);
-  sequence.prefixes = prefixes_of(prompt);
-  return Begun{id, reuse(id, tokens)};
+  return tokens;
 }
 
 TokenLayout KvCache::layout_of(std::span<const Segment> prompt) const {
@@ -368,7 +376,7 @@ Forked KvCache::fork(SequenceId id) {
   const Status status = share_blocks(*find(id), copy);
   if (status == Status::ok) return {status, copy};
   [[maybe_unused]] const Status released = release(copy);
-  return {status == Status::rejected ? status : no_room(status)};
+  return {no_room(status)};
 }
 
 // What is full is shared, what is still being filled is copied.

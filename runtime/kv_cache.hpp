@@ -307,6 +307,7 @@ class KvCache {
   Running* find(SequenceId id);
   const Running* find(SequenceId id) const;
   TokenLayout layout_of(std::span<const Segment> prompt) const;
+  static std::optional<Tokens> prompt_tokens(std::span<const Segment> prompt);
   SequenceId start(TokenLayout layout);
   static std::vector<BlockId>& blocks_of(Running& sequence, Strand strand);
   static const std::vector<BlockId>& blocks_of(const Running& sequence, Strand strand);

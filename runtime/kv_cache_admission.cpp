@@ -40,12 +40,9 @@ Bytes KvCache::open_bytes() const {
 }
 
 bool KvCache::can_admit(std::span<const Segment> prompt, Tokens new_tokens) const {
-  Tokens tokens = new_tokens;
-  for (const Segment& segment : prompt) {
-    if (segment.tokens < 1) return false;
-    tokens += segment.tokens;
-  }
-  if (new_tokens < 0) return false;
+  const auto prompt_tokens = KvCache::prompt_tokens(prompt);
+  if (!prompt_tokens || new_tokens < 0) return false;
+  const Tokens tokens = *prompt_tokens + new_tokens;
   Bytes held_bytes = reserved_bytes_ + room_for(layout_of(prompt), 0, tokens, true);
   for (const Running& sequence : sequences_)
     if (sequence.alive)

@@ -11,7 +11,7 @@ Status KvCache::append(std::span<const AppendRequest> batch, int layer,
   if (const Status status = check(batch, layer); status != Status::ok) return status;
   for (const AppendRequest& request : batch)
     if (const Status status = bring_tail(request.sequence); status != Status::ok)
-      return status == Status::busy || status == Status::no_space ? no_room(status) : status;
+      return no_room(status);
   pieces_.clear();
   for (std::size_t r = 0; r < batch.size(); ++r) {
     const Running& sequence = *find(batch[r].sequence);
@@ -39,7 +39,7 @@ Status KvCache::append(std::span<const AppendRequest> batch, int layer,
     }
   }
   undo(batch, changes);
-  return status == Status::busy || status == Status::no_space ? no_room(status) : status;
+  return no_room(status);
 }
 
 Status KvCache::check(std::span<const AppendRequest> batch, int layer) {

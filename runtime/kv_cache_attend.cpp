@@ -23,7 +23,7 @@ Attended KvCache::attend(std::span<const AttendRequest> batch, int layer, bool p
     if (is_loading(request.sequence)) return {no_room(Status::busy)};
   for (const AttendRequest& request : batch)
     if (const Status status = bring_tail(request.sequence); status != Status::ok)
-      return {status == Status::busy || status == Status::no_space ? no_room(status) : status};
+      return {no_room(status)};
   ++clock_;
   batch_.clear();
   for (const AttendRequest& request : batch) {
@@ -31,7 +31,7 @@ Attended KvCache::attend(std::span<const AttendRequest> batch, int layer, bool p
     find(request.sequence)->used_at = clock_;
   }
   if (const Status status = lay_out(batch_, layer, false); status != Status::ok)
-    return {status == Status::busy ? no_room(status) : status};
+    return {no_room(status)};
   const int ahead = prefetched_chunks(layer);
   // What does not fit while nothing is in use never will.
   const bool idle = ledger_.idle(), rings_empty = partials_.empty() && tables_.empty();
@@ -51,7 +51,7 @@ Attended KvCache::attend(std::span<const AttendRequest> batch, int layer, bool p
   if (status != Status::ok) {
     // What was submitted harms nobody, and nobody is told of it.
     end_steps();
-    return {status == Status::rejected ? status : no_room(status)};
+    return {no_room(status)};
   }
   steps_.back().announced = true;
   raise_when_done(merged, done);

@@ -63,12 +63,8 @@ void KvCache::cut(Reusable& found, std::size_t segments, const std::vector<Prefi
 }
 
 Tokens KvCache::lookup(std::span<const Segment> prompt) const {
-  Tokens tokens = 0;
-  for (const Segment& segment : prompt) {
-    if (segment.tokens < 1) return 0;
-    tokens += segment.tokens;
-  }
-  return reusable(prefixes_of(prompt), layout_of(prompt), tokens).tokens;
+  const auto tokens = prompt_tokens(prompt);
+  return tokens ? reusable(prefixes_of(prompt), layout_of(prompt), *tokens).tokens : 0;
 }
 
 // What a new sequence need not be given.
@@ -138,13 +134,13 @@ Status KvCache::bring_tail(SequenceId id) {
                          block.pages[static_cast<std::size_t>(layer)].now);
     ++block.parts[static_cast<std::size_t>(blocks_.kind(layer))].begun_layers;
   }
-  const Block* source = blocks_.find(from);
-  if (status == Status::ok && sequence.tail) {
+  const Block& source = blocks_[from];
+  if (status == Status::ok) {
     // Small, and also where it lies on the host: what follows on this queue finds it there.
     ops_.clear();
     for (std::size_t layer = 0; layer < block.pages.size(); ++layer)
-      ops_.push_back(Copy{source->pages[layer].now, block.pages[layer].now});
-    const Submitted submitted = ledger_.submit(compute_, ops_, std::span(&source->last_write, 1));
+      ops_.push_back(Copy{source.pages[layer].now, block.pages[layer].now});
+    const Submitted submitted = ledger_.submit(compute_, ops_, std::span(&source.last_write, 1));
     status = submitted.status;
     block.last_write = submitted.ticket;
   }

@@ -35,23 +35,6 @@ SequenceId append_first(Engine& engine, Tokens question = 6) {
   return first;
 }
 
-std::vector<std::vector<float>> outputs(Engine& engine, SequenceId sequence) {
-  std::vector<std::vector<float>> all;
-  for (int layer = 0; layer < kLayers; ++layer) {
-    EXPECT_EQ(engine.attend(sequence, layer), Status::ok);
-    all.push_back(engine.output());
-  }
-  return all;
-}
-
-// Merged in another order it may round otherwise.
-void expect_same(const std::vector<std::vector<float>>& a,
-                 const std::vector<std::vector<float>>& b) {
-  for (std::size_t layer = 0; layer < a.size(); ++layer)
-    for (std::size_t i = 0; i < a[layer].size(); ++i)
-      ASSERT_NEAR(a[layer][i], b[layer][i], 5e-3) << "layer " << layer << ", " << i;
-}
-
 TEST(KvCacheContent, AnImageIsAppendedOnceAndAttendedToByAll) {
   Engine engine;
   const SequenceId first = append_first(engine);

@@ -49,20 +49,9 @@ std::vector<std::vector<float>> chat(Engine& engine, std::uint64_t content) {
   EXPECT_EQ(engine.append(begun.sequence, row + begun.reused, kShared + 4 - begun.reused),
             Status::ok)
       << engine.cache().describe();
-  std::vector<std::vector<float>> outputs;
-  for (int layer = 0; layer < kLayers; ++layer) {
-    EXPECT_EQ(engine.attend(begun.sequence, layer), Status::ok);
-    outputs.push_back(engine.output());
-  }
+  auto all = outputs(engine, begun.sequence);
   EXPECT_EQ(engine.cache().release(begun.sequence), Status::ok);
-  return outputs;
-}
-
-void expect_same(const std::vector<std::vector<float>>& a,
-                 const std::vector<std::vector<float>>& b) {
-  for (std::size_t layer = 0; layer < a.size(); ++layer)
-    for (std::size_t i = 0; i < a[layer].size(); ++i)
-      ASSERT_NEAR(a[layer][i], b[layer][i], 5e-3) << "layer " << layer << ", " << i;
+  return all;
 }
 
 // So much that what was there before has left the host.
@@ -150,10 +139,7 @@ TEST(KvCacheDisk, WhatIsDamagedThereIsComputedAgain) {
   EXPECT_LT(engine.cache().lookup(prompt(3)), kShared);
   const Tokens kept = engine.cache().truncate(begun.sequence, from).kept;
   ASSERT_EQ(engine.append(begun.sequence, 3 * 500 + kept, kShared + 4 - kept), Status::ok);
-  for (int layer = 0; layer < kLayers; ++layer) {
-    ASSERT_EQ(engine.attend(begun.sequence, layer), Status::ok);
-    expect_same({engine.output()}, {expected[static_cast<std::size_t>(layer)]});
-  }
+  expect_same(outputs(engine, begun.sequence), expected);
   EXPECT_EQ(engine.cache().lookup(prompt(3)), kShared) << "it is kept again";
 }
 

@@ -180,4 +180,22 @@ class Engine {
   std::vector<RuntimeEvent> unasked_;
 };
 
+/// What attention comes to in each layer.
+inline std::vector<std::vector<float>> outputs(Engine& engine, SequenceId sequence) {
+  std::vector<std::vector<float>> all;
+  for (int layer = 0; layer < kLayers; ++layer) {
+    EXPECT_EQ(engine.attend(sequence, layer), Status::ok);
+    all.push_back(engine.output());
+  }
+  return all;
+}
+
+/// Merged in another order it may round otherwise.
+inline void expect_same(const std::vector<std::vector<float>>& a,
+                        const std::vector<std::vector<float>>& b) {
+  for (std::size_t layer = 0; layer < a.size(); ++layer)
+    for (std::size_t i = 0; i < a[layer].size(); ++i)
+      ASSERT_NEAR(a[layer][i], b[layer][i], 5e-3) << "layer " << layer << ", " << i;
+}
+
 }  // namespace modalkv
