@@ -12,6 +12,7 @@
 #pragma once
 
 #include <array>
+#include <compare>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -47,7 +48,7 @@ struct BlockId {
   std::uint32_t index = ~std::uint32_t{0};
   std::uint32_t generation = 0;
 
-  friend constexpr bool operator==(BlockId, BlockId) = default;
+  friend constexpr auto operator<=>(BlockId, BlockId) = default;
 };
 
 enum class PartState : std::uint8_t {
@@ -101,6 +102,7 @@ struct Block {
   std::uint32_t generation = 0;
   Strand strand = Strand::own;
   bool stays_high = false;  ///< it has a token that must not be compressed
+  bool is_tail = false;     ///< copies of another one's first rows: never attended to, but copied
   BlockName name{};
   std::optional<UnitId> unit{};  ///< of kept content that it belongs to
   int disk_jobs = 0;             ///< that read or write its pages, which stay where they are

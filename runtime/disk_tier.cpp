@@ -119,6 +119,7 @@ void DiskTier::give_up(DiskUnit& unit) {
     if (Job& job = jobs_.at(unit.store_job); job.status == Status::ok)
       job.status = Status::cancelled;
   for (const PageKey& key : unit.pages) eraser_.add(key);
+  lost_.push_back(unit.content);
   units_.remove(unit);
   ++counters_.damaged_units;
 }

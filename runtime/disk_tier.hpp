@@ -16,6 +16,7 @@
 #include <span>
 #include <unordered_map>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "offload/page_disk.hpp"
@@ -99,6 +100,8 @@ class DiskTier {
   std::optional<UnitId> hold(const ContentId& content);
   /// Nothing happens where it has been forgotten or given up meanwhile.
   void let_go(UnitId unit);
+  /// Contents that were given up, or began to leave, since the last call; not what was forgotten.
+  std::vector<ContentId> take_lost() { return std::exchange(lost_, {}); }
   /// At once nothing is here any more, and all is erased. Jobs under way end as `cancelled`. What
   /// is not erased yet when the process ends is found again: the disk's owner has to change then.
   void forget();
@@ -180,6 +183,7 @@ class DiskTier {
   std::vector<ContentId> storing_;                           // one store of a content at a time
   std::unordered_map<std::uint64_t, Operation> operations_;  // by ticket
   std::deque<TierOutcome> outcomes_;
+  std::vector<ContentId> lost_;
   DiskTierCounters counters_;
 };
 

@@ -178,7 +178,10 @@ bool DiskTier::make_room(Job& job) {
 }
 
 void DiskTier::evict(Bytes bytes) {
-  for (const UnitId id : units_.evict(bytes)) victims_.push_back(id);
+  for (const UnitId id : units_.evict(bytes)) {
+    victims_.push_back(id);
+    lost_.push_back(units_.find(id)->content);
+  }
   feed_victims();
 }
 

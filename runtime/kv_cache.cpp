@@ -139,7 +139,7 @@ KvCache::KvCache(Device& device, const RuntimeConfig& config, const KvCacheMemor
       host_chunk_bytes_(memory.host_chunk_bytes),
       areas_(carve(device, config_, memory)),
       device_pool_(areas_.device_pages, page_sizes(config_),
-                   device_slab_bytes(config_, areas_.device_pages.bytes)),
+                   device_slab_bytes(config_, areas_.device_pages.bytes), kDeviceLanes),
       staging_(areas_.staging, config_.staging_slots),
       list_tables_(areas_.list_tables),
       partials_(areas_.partials),
@@ -293,6 +293,7 @@ void KvCache::drop(BlockId id, SequenceId owner, bool awake) {
   block.sequences.erase(std::find(block.sequences.begin(), block.sequences.end(), owner.index));
   if (awake) --block.awake_owners;
   if (block.sequences.empty()) {
+    count_idle(block, +1);
     for (const LayerKind kind : kAllLayerKinds) {
       forget_action(block, kind);
       Part& part = block.parts[static_cast<std::size_t>(kind)];
@@ -311,6 +312,7 @@ void KvCache::let_go(BlockId id) {
     --block.owners;
     return wish(id);
   }
+  count_idle(block, -1);
   given_up_.clear();
   blocks_.remove(id, given_up_);
   give_back(given_up_);
@@ -319,6 +321,7 @@ void KvCache::let_go(BlockId id) {
 // A sequence that is awake owns it too.
 void KvCache::share(BlockId id, SequenceId owner) {
   Block& block = blocks_[id];
+  count_idle(block, -1);
   if (block.unit && block.sequences.empty()) content_.pin(*block.unit);
   ++block.owners;
   ++block.awake_owners;
@@ -327,6 +330,25 @@ void KvCache::share(BlockId id, SequenceId owner) {
 
 void KvCache::give_back(std::span<const Address> slots) {
   for (const Address& slot : slots) pool_of(slot).give_back(slot, ledger_.fence());
+}
+
+// The transition of a block's pages in layers of a kind.
+void KvCache::end_part(BlockId id, LayerKind kind, bool well) {
+  count_idle(blocks_[id], -1);
+  given_up_.clear();
+  blocks_.end(id, kind, well, given_up_);
+  give_back(given_up_);
+  count_idle(blocks_[id], +1);
+}
+
+// Pages that nobody uses: before its users or pages change, and behind that.
+void KvCache::count_idle(const Block& block, int sign) {
+  if (!block.sequences.empty()) return;
+  for (const PageSlots& page : block.pages) {
+    const bool on_device = page.now.space == device_pool_.where().space;
+    const Tier tier = on_device ? Tier::device : Tier::host;
+    if (page.now.bytes > 0) idle_bytes_[static_cast<std::size_t>(tier)] += sign * page.now.bytes;
+  }
 }
 
 Status KvCache::pause(SequenceId id) {
@@ -574,7 +596,8 @@ std::string KvCache::describe() const {
   for (const Host& host : hosts_) text += line("host", host.pool);
   text += fmt::format("kept content: {} segments, {} bytes, {} of them in use, {} disk jobs\n",
                       content_.size(), content_.held_bytes(),
-                      content_.held_bytes() - content_.evictable_bytes(), disk_jobs_.size());
+                      content_.held_bytes() - content_.evictable_bytes(),
+                      disk_jobs_.size() + loads_.size());
   text += fmt::format("blocks: {}, in flight: {}, wishes: {}, reserved: {} bytes\n",
                       blocks_.blocks(), errands_.size(), wishes_.size(), reserved_bytes_);
   for (std::size_t i = 0; i < sequences_.size(); ++i) {

@@ -88,6 +88,8 @@ class KvCache {
   std::pair<Tokens, Tokens> held_tokens() const;
   int awake_sequences() const;
   Bytes device_page_bytes() const { return areas_.device_pages.bytes; }
+  /// Of pages that no sequence uses, on the device or on the host.
+  Bytes idle_bytes(Tier tier) const { return idle_bytes_[static_cast<std::size_t>(tier)]; }
   /// Nothing in flight and nothing that wants to move and can.
   bool settled() const;
   Tokens tokens(SequenceId sequence, int layer) const;
@@ -254,12 +256,6 @@ class KvCache {
 
     friend bool operator==(const PageIdentity&, const PageIdentity&) = default;
   };
-  // Kept content that a prompt begins with.
-  struct Reusable {
-    std::vector<UnitId> units{};  // in memory
-    std::size_t segments = 0;     // with those on disk
-    Tokens tokens = 0;
-  };
   // A block of a segment on disk.
   struct StoredBlock {
     Strand strand = Strand::own;
@@ -268,14 +264,29 @@ class KvCache {
     BlockName name{};
     std::array<bool, kLayerKinds> low{};
   };
+  using StoredSegment = std::vector<StoredBlock>;
+  // Kept content that a prompt begins with.
+  struct Reusable {
+    std::vector<UnitId> units{};          // in memory
+    std::vector<StoredSegment> stored{};  // those behind them
+    Tokens tokens = 0;
+
+    std::size_t segments() const { return units.size() + stored.size(); }
+  };
   // A segment on its way to the disk, or from there.
   struct DiskJob {
-    std::uint64_t job = 0;  // 0: it waits for room
+    std::uint64_t job = 0;
     bool loads = false;
     UnitId unit{};
     std::vector<BlockId> blocks{};  // the job owns them too
-    std::optional<UnitId> held{};   // on disk, as long as it waits
     Bytes bytes = 0;
+  };
+  // What takes the room that it needs as it comes free, and begins once it has all of it.
+  struct WaitingLoad {
+    DiskJob job{};
+    std::optional<UnitId> held{};  // on disk
+    std::vector<TierPage> pages{};
+    Bytes taken_bytes = 0;
   };
   // What a sequence of a batch needs beside its lists.
   struct RequestRoom {
@@ -298,6 +309,8 @@ class KvCache {
     QueueId queue{};
     std::byte* memory = nullptr;
   };
+  // Tails go when there is need for room, and give back whole slabs.
+  static constexpr int kTailLane = 1, kDeviceLanes = 2;
   static constexpr Tokens kNeverLost = std::numeric_limits<Tokens>::max();
 
   static Areas carve(Device& device, const RuntimeConfig& config, const KvCacheMemory& memory);
@@ -345,8 +358,11 @@ class KvCache {
   void drop(BlockId block, SequenceId owner, bool awake);
   void let_go(BlockId block);
   void give_back(std::span<const Address> slots);
+  void end_part(BlockId block, LayerKind kind, bool well);
+  void count_idle(const Block& block, int sign);
 
   // Placement
+  bool may_leave() const;
   bool may_be_low(Strand strand, LayerKind kind) const;
   bool may_be_low(const Block& block, LayerKind kind) const;
   bool wants_low(const Block& block, LayerKind kind) const;
@@ -378,7 +394,6 @@ class KvCache {
   Status move_out(const Candidate& candidate, Bytes& coming);
   Status make_host_room(Bytes bytes);
   std::uint64_t used_at(const Block& block) const;
-  Bytes idle_device_bytes() const;
   Bytes reserve_bytes() const;
   Status await_arrival(const Block& block, LayerKind kind);
   int first_layer(LayerKind kind) const;
@@ -388,8 +403,8 @@ class KvCache {
   std::vector<Prefix> prefixes_of(std::span<const Segment> prompt) const;
   Reusable reusable(const std::vector<Prefix>& prefixes, const TokenLayout& layout,
                     Tokens prompt_tokens) const;
-  void cut(Reusable& found, std::size_t segments, const std::vector<Prefix>& prefixes,
-           const TokenLayout& layout, Tokens prompt_tokens) const;
+  void cut(Reusable& found, const std::vector<Prefix>& prefixes, const TokenLayout& layout,
+           Tokens prompt_tokens) const;
   Tokens reuse(SequenceId id, Tokens prompt_tokens);
   void take_over(SequenceId id, const Reusable& found);
   Status bring_tail(SequenceId id);
@@ -404,25 +419,27 @@ class KvCache {
   EvictionFacts facts_of(const CachedSegment& segment, const Prefix& prefix) const;
   void drop_content(UnitId unit);
   Bytes evict_content(Bytes bytes, Tier tier);
+  Bytes evict_tails(Bytes bytes, Tier tier);
   bool lies_in(const CachedSegment& segment, Tier tier) const;
   Bytes retired_bytes(Tier tier) const;
 
   // Disk
   static PageKey key_of(const BlockName& name, int layer, const PageShape& shape);
   std::span<std::byte> host_bytes(const Address& page);
-  std::optional<std::vector<StoredBlock>> on_disk(const Prefix& prefix,
-                                                  const TokenLayout& layout) const;
+  std::optional<StoredSegment> on_disk(const Prefix& prefix, const TokenLayout& layout) const;
+  bool find_on_disk(StoredBlock& block, bool stays_high) const;
   std::optional<UnitId> load_segment(const Running& sequence, const Prefix& prefix,
-                                     std::optional<UnitId> before);
+                                     std::optional<UnitId> before, const StoredSegment& stored);
   void load_segments(const Running& sequence, Reusable& found);
-  enum class Departure : std::uint8_t { at_once, when_stored, not_now };
+  enum class Departure : std::uint8_t { at_once, when_stored, not_now, split };
   Departure depart(UnitId unit);
-  void begin_disk_job(DiskJob job, UnitId unit);
+  void own_blocks(const DiskJob& job);
   void end_disk_job(const DiskJob& job, Status status);
-  Status start_load(DiskJob& job);
+  Status start_load(WaitingLoad& load);
   void start_loads();
   bool end_disk_jobs(Nanos timeout_ns);
   bool is_kept(const DiskJob& job) const;
+  void reprice_lost();
   static Nanos disk_reload_ns(Bytes bytes);
   bool is_loading(SequenceId id) const;
   bool await(Nanos timeout_ns);
@@ -519,7 +536,8 @@ class KvCache {
   void end_transition(const Errand& errand, Status status);
   void end_steps();
   void spoil_steps(SequenceId sequence, std::uint64_t after_step, Status status);
-  void lose(BlockId block, int layer, Status status);
+  void lose(std::vector<BlockId> blocks, int layer, Status status);
+  void lose_of(std::uint32_t owner, std::span<const BlockId> lost, int layer, Status status);
   void lose(SequenceId sequence, Tokens first_token, int layer, Status status);
   void find_corruption(int layer);
   bool is_corrupt(BlockId id, int layer);
@@ -546,8 +564,10 @@ class KvCache {
   std::array<std::array<Tokens, kActions>, kMaxGroups> assigned_{};
   std::deque<Errand> errands_;  // in the order of submission
   std::deque<Wish> wishes_;
-  std::deque<DiskJob> disk_jobs_;
-  Bytes storing_bytes_ = 0;            // of them, on the host
+  std::vector<DiskJob> disk_jobs_;     // under way
+  std::deque<WaitingLoad> loads_;      // first come, first served
+  Bytes storing_bytes_ = 0;            // of disk jobs, on the host
+  std::array<Bytes, 2> idle_bytes_{};  // of content that nobody uses: on the device, on the host
   std::deque<Prefetched> prefetched_;  // in the order of layers
   std::deque<Step> steps_;
   std::deque<RuntimeEvent> events_;

@@ -53,9 +53,9 @@ bool KvCache::can_admit(std::span<const Segment> prompt, Tokens new_tokens) cons
     return std::max(pool.capacity_bytes() - slabs * pool.slots().slab_bytes(), Bytes{0});
   };
   constexpr Bytes kPageSizes = 4;
-  const Bytes device_bytes = usable(device_pool_, kPageSizes);
+  const Bytes device_bytes = usable(device_pool_, kPageSizes + 1);
   Bytes room_bytes = device_bytes - reserve_bytes();
-  if (config_.policy.places.streamed || config_.policy.places.cpu)
+  if (may_leave())
     for (const Host& host : hosts_) room_bytes += usable(host.pool, kPageSizes * config_.layers);
   return held_bytes <= room_bytes && open_bytes() + reserved_bytes_ <= device_bytes;
 }

@@ -36,20 +36,23 @@ KvCache::Reusable KvCache::reusable(const std::vector<Prefix>& prefixes, const T
   std::vector<PrefixId> ids;
   for (const Prefix& prefix : prefixes) ids.push_back(prefix.id);
   Reusable found{.units = content_.lookup(ids)};
-  std::size_t segments = found.units.size();
-  while (segments < prefixes.size() && on_disk(prefixes[segments], layout)) ++segments;
-  cut(found, segments, prefixes, layout, prompt_tokens);
+  for (std::size_t next = found.units.size(); next < prefixes.size(); ++next) {
+    auto stored = on_disk(prefixes[next], layout);
+    if (!stored) break;
+    found.stored.push_back(std::move(*stored));
+  }
+  cut(found, prefixes, layout, prompt_tokens);
   return found;
 }
 
-// To what can be used of so many segments: behind an image all of it, behind text as far as there
-// are whole blocks; and one token must be left to compute.
-void KvCache::cut(Reusable& found, std::size_t segments, const std::vector<Prefix>& prefixes,
-                  const TokenLayout& layout, Tokens prompt_tokens) const {
+// To what can be used: behind an image all of it, behind text as far as there are whole blocks; and
+// one token must be left to compute.
+void KvCache::cut(Reusable& found, const std::vector<Prefix>& prefixes, const TokenLayout& layout,
+                  Tokens prompt_tokens) const {
   const Tokens page = config_.own_page_tokens;
-  found.tokens = 0;
-  for (found.segments = segments; found.segments > 0; --found.segments) {
-    const Prefix& last = prefixes[found.segments - 1];
+  std::size_t segments = found.segments();
+  for (found.tokens = 0; segments > 0; --segments) {
+    const Prefix& last = prefixes[segments - 1];
     Tokens tokens = last.end;
     if (!is_visual(last.token_class)) {
       const Tokens end = std::min(last.end, prompt_tokens - 1), own = layout.own_tokens(end);
@@ -59,7 +62,8 @@ void KvCache::cut(Reusable& found, std::size_t segments, const std::vector<Prefi
     found.tokens = tokens;
     break;
   }
-  if (found.units.size() > found.segments) found.units.resize(found.segments);
+  found.units.resize(std::min(found.units.size(), segments));
+  found.stored.resize(segments - found.units.size());
 }
 
 Tokens KvCache::lookup(std::span<const Segment> prompt) const {
@@ -77,8 +81,7 @@ Tokens KvCache::reuse(SequenceId id, Tokens prompt_tokens) {
   for (const UnitId unit : found.units) content_.pin(unit);
   load_segments(sequence, found);
   const std::vector<UnitId> pinned = found.units;
-  if (found.units.size() < found.segments)
-    cut(found, found.units.size(), sequence.prefixes, *sequence.layout, prompt_tokens);
+  cut(found, sequence.prefixes, *sequence.layout, prompt_tokens);
   take_over(id, found);
   for (const UnitId unit : pinned) content_.unpin(unit);
   return found.tokens;
@@ -261,20 +264,20 @@ std::optional<BlockId> KvCache::copy_tail(const Running& sequence, const Prefix&
   // It takes nothing that is reserved, or kept free to compress in, but from what nobody uses.
   const Bytes needed_bytes =
       config_.layers * room_of(kind.bytes) + reserved_bytes_ + reserve_bytes();
-  if ((slots.free_bytes() < needed_bytes &&
-       slots.free_bytes() + idle_device_bytes() < needed_bytes) ||
+  if (slots.free_bytes() + idle_bytes(Tier::device) < needed_bytes ||
       !ledger_.has_room(compute_, 1, 2 * config_.layers))
     return {};
   const BlockId to = blocks_.add(Strand::own, rows);
   Block& block = blocks_[to];
   block.awake_owners = 0;
   block.stays_high = true;
+  block.is_tail = true;
   block.idle_since = clock_;
   block.name = tail_name(prefix, index);
   ops_.clear();
   bool room = true;
   for (int layer = 0; layer < config_.layers && room; ++layer) {
-    const auto slot = device_pool_.take(kind.bytes);
+    const auto slot = device_pool_.take(kind.bytes, kTailLane);
     if (!(room = slot.has_value())) break;
     block.pages[static_cast<std::size_t>(layer)].now = *slot;
     Part& part = block.parts[static_cast<std::size_t>(blocks_.kind(layer))];
@@ -282,6 +285,7 @@ std::optional<BlockId> KvCache::copy_tail(const Running& sequence, const Prefix&
     ops_.push_back(Copy{blocks_[from].pages[static_cast<std::size_t>(layer)].now, *slot});
     add_close(*slot, kind.shape, rows, identity(to, layer));
   }
+  count_idle(block, +1);
   Submitted submitted{Status::no_space, {}};
   if (room) submitted = ledger_.submit(compute_, ops_, std::span(&blocks_[from].last_write, 1));
   if (submitted.status != Status::ok) {
@@ -290,6 +294,7 @@ std::optional<BlockId> KvCache::copy_tail(const Running& sequence, const Prefix&
   }
   block.last_write = submitted.ticket;
   add_errand(Errand::Kind::tail, submitted.ticket).block = to;
+  wish(to);
   return to;
 }
 
@@ -329,11 +334,12 @@ void KvCache::forget_content() {
   progress();
 }
 
-// Bytes of a tier that will be free soon. What has nothing there stays.
+// Bytes of a tier that will be free soon. What has nothing there stays; what cannot go to the disk,
+// for it does not lie on the host as a whole, goes last.
 Bytes KvCache::evict_content(Bytes bytes, Tier tier) {
   const Bytes before = retired_bytes(tier);
   Bytes stored_bytes = 0;
-  std::vector<UnitId> elsewhere;
+  std::vector<UnitId> elsewhere, split;
   while (retired_bytes(tier) - before + stored_bytes < bytes) {
     const auto unit = content_.prepare();
     if (!unit) break;
@@ -346,6 +352,9 @@ Bytes KvCache::evict_content(Bytes bytes, Tier tier) {
         ++counters_.evicted_segments;
         drop_content(*unit);
         break;
+      case Departure::split:
+        split.push_back(*unit);
+        break;
       case Departure::when_stored:
         stored_bytes += disk_jobs_.back().bytes;
         break;
@@ -357,7 +366,37 @@ Bytes KvCache::evict_content(Bytes bytes, Tier tier) {
     }
   }
   for (const UnitId unit : elsewhere) content_.stay(unit);
+  for (const UnitId unit : split) {
+    if (retired_bytes(tier) - before + stored_bytes >= bytes) {
+      content_.stay(unit);
+      continue;
+    }
+    ++counters_.unstored_segments;
+    ++counters_.evicted_segments;
+    drop_content(unit);
+  }
   return retired_bytes(tier) - before + stored_bytes;
+}
+
+// What is in use but for the copy of its last rows, which nobody has: its sequences keep all they
+// have, but others will not find it.
+Bytes KvCache::evict_tails(Bytes bytes, Tier tier) {
+  std::vector<std::pair<std::uint64_t, UnitId>> tails;
+  blocks_.for_each([&](BlockId id, const Block& block) {
+    if (block.unit && block.sequences.empty() && block.disk_jobs == 0 &&
+        content_[*block.unit].tail == id && content_.is_pinned(*block.unit) &&
+        (block.pages.front().now.space == device_pool_.where().space) == (tier == Tier::device))
+      tails.emplace_back(block.idle_since, *block.unit);
+  });
+  std::sort(tails.begin(), tails.end());
+  const Bytes before = retired_bytes(tier);
+  for (const auto& [idle_since, unit] : tails) {
+    if (retired_bytes(tier) - before >= bytes) break;
+    if (!content_.contains(unit)) continue;  // behind another one
+    ++counters_.evicted_segments;
+    drop_content(unit);
+  }
+  return retired_bytes(tier) - before;
 }
 
 // Whether something of it does. What has no blocks, a few words, is in nobody's way and goes first:

@@ -19,58 +19,68 @@ std::span<std::byte> KvCache::host_bytes(const Address& page) {
 }
 
 // The blocks of a segment as the disk has them. Nothing: not all of them.
-std::optional<std::vector<KvCache::StoredBlock>> KvCache::on_disk(const Prefix& prefix,
-                                                                  const TokenLayout& layout) const {
+std::optional<KvCache::StoredSegment> KvCache::on_disk(const Prefix& prefix,
+                                                       const TokenLayout& layout) const {
   if (disk_ == nullptr) return {};
   const LayoutExtent from = layout.extent(prefix.begin), to = layout.extent(prefix.end);
   const Tokens page = config_.own_page_tokens, rows = to.own_tokens % page;
-  std::vector<StoredBlock> blocks;
+  StoredSegment stored;
+  // One by one: a segment that is not there may be as long as it likes.
+  const auto add = [&](Strand strand, Tokens index) {
+    stored.push_back({strand, index, 0, page_name(prefix, strand, index)});
+    return find_on_disk(stored.back(), layout.holds_high(strand, index));
+  };
   for (Tokens index = from.own_tokens / page; index < to.own_tokens / page; ++index)
-    blocks.push_back({.strand = Strand::own, .index = index});
+    if (!add(Strand::own, index)) return {};
   for (Tokens index = from.visual_blocks; index < to.visual_blocks; ++index)
-    blocks.push_back({.strand = Strand::visual, .index = index});
-  if (is_visual(prefix.token_class) && rows > 0)
-    blocks.push_back({.strand = Strand::own, .index = to.own_tokens / page, .tail_rows = rows});
-  for (StoredBlock& block : blocks) {
-    block.name = block.tail_rows > 0 ? tail_name(prefix, block.index)
-                                     : page_name(prefix, block.strand, block.index);
-    const bool stays_high = block.tail_rows > 0 || layout.holds_high(block.strand, block.index);
-    for (const LayerKind kind : kAllLayerKinds) {
-      const auto has = [&](bool low) {
-        std::vector<PageKey> keys;
-        for (int layer = 0; layer < config_.layers; ++layer)
-          if (blocks_.kind(layer) == kind)
-            keys.push_back(key_of(block.name, layer, page_kind(block.strand, low).shape));
-        return keys.empty() || disk_->contains(keys);
-      };
-      bool& low = block.low[static_cast<std::size_t>(kind)];
-      low = !stays_high && may_be_low(block.strand, kind) && has(true);
-      if (!low && !has(false)) return {};
-    }
-  }
-  return blocks;
+    if (!add(Strand::visual, index)) return {};
+  if (!is_visual(prefix.token_class) || rows == 0) return stored;
+  const Tokens last = to.own_tokens / page;
+  stored.push_back({Strand::own, last, rows, tail_name(prefix, last)});
+  if (!find_on_disk(stored.back(), true)) return {};
+  return stored;
 }
 
-// A segment that comes to the host as soon as there is room for it. Nothing: it is not on disk, or
-// there never will be.
+// In which precision; false: not at all.
+bool KvCache::find_on_disk(StoredBlock& block, bool stays_high) const {
+  for (const LayerKind kind : kAllLayerKinds) {
+    const auto has = [&](bool low) {
+      std::vector<PageKey> keys;
+      for (int layer = 0; layer < config_.layers; ++layer)
+        if (blocks_.kind(layer) == kind)
+          keys.push_back(key_of(block.name, layer, page_kind(block.strand, low).shape));
+      return keys.empty() || disk_->contains(keys);
+    };
+    bool& low = block.low[static_cast<std::size_t>(kind)];
+    low = !stays_high && may_be_low(block.strand, kind) && has(true);
+    if (!low && !has(false)) return false;
+  }
+  return true;
+}
+
+// A segment that comes to the host as soon as there is room for it. Nothing: there never will be.
 std::optional<UnitId> KvCache::load_segment(const Running& sequence, const Prefix& prefix,
-                                            std::optional<UnitId> before) {
-  auto stored = on_disk(prefix, *sequence.layout);
-  if (!stored) return {};
+                                            std::optional<UnitId> before,
+                                            const StoredSegment& stored) {
   CachedSegment segment{.prefix = prefix.id, .before = before};
-  DiskJob job{.loads = true};
-  for (const StoredBlock& from : *stored) {
+  WaitingLoad load{.job = {.loads = true}};
+  for (const StoredBlock& from : stored)
+    for (int layer = 0; layer < config_.layers; ++layer)
+      load.job.bytes +=
+          page_kind(from.strand, from.low[static_cast<std::size_t>(blocks_.kind(layer))]).bytes;
+  for (const StoredBlock& from : stored) {
     const bool is_tail = from.tail_rows > 0;
     const BlockId id = is_tail ? blocks_.add(Strand::own, from.tail_rows)
                                : make_block(sequence, from.strand, from.index);
     Block& block = blocks_[id];
     block.name = from.name;
     block.stays_high |= is_tail;
+    block.is_tail = is_tail;
     block.awake_owners = 0;
     block.idle_since = clock_;
     for (const LayerKind kind : kAllLayerKinds)
       blocks_.begin(id, kind, PartState::loading, from.low[static_cast<std::size_t>(kind)]);
-    job.blocks.push_back(id);
+    load.job.blocks.push_back(id);
     if (is_tail) {
       segment.tail = id;
     } else {
@@ -78,75 +88,57 @@ std::optional<UnitId> KvCache::load_segment(const Running& sequence, const Prefi
     }
   }
   const UnitId unit = keep(std::move(segment), prefix);
-  if (job.blocks.empty()) return unit;
-  job.held = disk_->hold({prefix.id.words});
-  begin_disk_job(std::move(job), unit);
-  const Status status = start_load(disk_jobs_.back());
-  if (status == Status::ok || status == Status::busy) return unit;
-  const DiskJob failed = std::move(disk_jobs_.back());
-  disk_jobs_.pop_back();
-  end_disk_job(failed, status);
-  return {};
+  if (load.job.blocks.empty()) return unit;
+  load.job.unit = unit;
+  load.held = disk_->hold({prefix.id.words});
+  own_blocks(load.job);
+  loads_.push_back(std::move(load));
+  if (loads_.size() == 1) start_loads();
+  return content_.contains(unit) ? std::optional(unit) : std::nullopt;
 }
 
 // `busy`: not yet.
-Status KvCache::start_load(DiskJob& job) {
-  std::vector<TierPage> pages;
-  std::vector<Address*> slots;
-  bool room = true;
-  job.bytes = 0;
-  for (const BlockId id : job.blocks) {
-    Block& block = blocks_[id];
-    for (int layer = 0; layer < config_.layers; ++layer) {
-      const Part& part = block.parts[static_cast<std::size_t>(blocks_.kind(layer))];
-      const PageKind& kind = page_kind(block.strand, part.next_low);
-      job.bytes += kind.bytes;
-      const auto slot = room ? take_host(kind.bytes, layer, false) : std::nullopt;
-      room = slot.has_value();
-      if (!room) continue;
-      slots.push_back(&block.pages[static_cast<std::size_t>(layer)].next);
-      *slots.back() = *slot;
-      pages.push_back({key_of(block.name, layer, kind.shape), host_bytes(*slot)});
-    }
+Status KvCache::start_load(WaitingLoad& load) {
+  const DiskJob& job = load.job;
+  const auto layers = static_cast<std::size_t>(config_.layers);
+  while (load.pages.size() < job.blocks.size() * layers) {
+    Block& block = blocks_[job.blocks[load.pages.size() / layers]];
+    const auto layer = static_cast<int>(load.pages.size() % layers);
+    const Part& part = block.parts[static_cast<std::size_t>(blocks_.kind(layer))];
+    const PageKind& kind = page_kind(block.strand, part.next_low);
+    const auto slot = take_host(kind.bytes, layer, false);
+    if (!slot) return make_host_room(job.bytes - load.taken_bytes);
+    block.pages[static_cast<std::size_t>(layer)].next = *slot;
+    load.pages.push_back({key_of(block.name, layer, kind.shape), host_bytes(*slot)});
+    load.taken_bytes += kind.bytes;
   }
-  Status status = Status::busy;
-  if (room) {
-    const TierStarted started = disk_->load(pages);
-    status = started.status;
-    job.job = started.job;
-  }
-  if (status == Status::ok) {
-    if (job.held) disk_->let_go(*std::exchange(job.held, {}));
-    if (is_kept(job)) content_.reprice(job.unit, disk_reload_ns(job.bytes));
-    return status;
-  }
-  for (Address* slot : slots) {
-    pool_of(*slot).put_back(*slot);
-    *slot = {};
-  }
-  return room ? status : make_host_room(job.bytes);
+  const TierStarted started = disk_->load(load.pages);
+  if (started.status != Status::ok) return started.status;
+  load.job.job = started.job;
+  if (is_kept(job)) content_.reprice(job.unit, disk_reload_ns(job.bytes));
+  return Status::ok;
 }
 
-// Those that waited for room, in order.
 void KvCache::start_loads() {
-  for (auto job = disk_jobs_.begin(); job != disk_jobs_.end();) {
-    const Status status = job->job != 0 ? Status::ok : start_load(*job);
+  while (!loads_.empty()) {
+    const Status status = start_load(loads_.front());
     if (status == Status::busy) return;
+    WaitingLoad load = std::move(loads_.front());
+    loads_.pop_front();
+    if (load.held) disk_->let_go(*load.held);
     if (status == Status::ok) {
-      ++job;
-      continue;
+      disk_jobs_.push_back(std::move(load.job));
+    } else {
+      end_disk_job(load.job, status);
     }
-    const DiskJob failed = std::move(*job);
-    job = disk_jobs_.erase(job);
-    end_disk_job(failed, status);
   }
 }
 
 // Those of a prompt that are on disk, in order, as far as they come. They are pinned.
 void KvCache::load_segments(const Running& sequence, Reusable& found) {
-  while (found.units.size() < found.segments) {
+  for (const StoredSegment& stored : std::exchange(found.stored, {})) {
     const auto before = found.units.empty() ? std::nullopt : std::optional(found.units.back());
-    const auto unit = load_segment(sequence, sequence.prefixes[found.units.size()], before);
+    const auto unit = load_segment(sequence, sequence.prefixes[found.units.size()], before, stored);
     if (!unit) return;
     content_.pin(*unit);
     found.units.push_back(*unit);
@@ -173,10 +165,8 @@ KvCache::Departure KvCache::depart(UnitId unit) {
       job.bytes += page.bytes;
     }
   });
-  if (pages.empty() || !whole) {
-    if (!whole) ++counters_.unstored_segments;
-    return Departure::at_once;
-  }
+  if (!whole) return Departure::split;
+  if (pages.empty()) return Departure::at_once;
   if (disk_->contains(keys)) return Departure::at_once;
   const TierStarted started = disk_->store(pages, content_.facts(unit));
   if (started.status == Status::busy) return Departure::not_now;
@@ -185,23 +175,24 @@ KvCache::Departure KvCache::depart(UnitId unit) {
     return Departure::at_once;
   }
   job.job = started.job;
-  begin_disk_job(std::move(job), unit);
+  job.unit = unit;
+  own_blocks(job);
+  storing_bytes_ += job.bytes;
+  disk_jobs_.push_back(std::move(job));
   return Departure::when_stored;
 }
 
-void KvCache::begin_disk_job(DiskJob job, UnitId unit) {
-  job.unit = unit;
+void KvCache::own_blocks(const DiskJob& job) {
   for (const BlockId id : job.blocks) {
     ++blocks_[id].disk_jobs;
     ++blocks_[id].owners;
   }
-  if (!job.loads) storing_bytes_ += job.bytes;
-  disk_jobs_.push_back(std::move(job));
 }
 
 bool KvCache::end_disk_jobs(Nanos timeout_ns) {
   if (disk_ == nullptr || (disk_jobs_.empty() && disk_->settled())) return false;
   const auto outcome = disk_->next(timeout_ns);
+  reprice_lost();
   if (!outcome) return false;
   const auto found = std::find_if(disk_jobs_.begin(), disk_jobs_.end(),
                                   [&](const DiskJob& job) { return job.job == outcome->job; });
@@ -212,22 +203,23 @@ bool KvCache::end_disk_jobs(Nanos timeout_ns) {
   return true;
 }
 
+// What the disk no longer has would have to be computed again.
+void KvCache::reprice_lost() {
+  for (const ContentId& content : disk_->take_lost())
+    if (const auto unit = content_.find(PrefixId{content.words}))
+      content_.reprice(*unit, content_.facts(*unit).reload_ns);
+}
+
 void KvCache::end_disk_job(const DiskJob& job, Status status) {
   const bool well = status == Status::ok;
   for (const BlockId id : job.blocks) --blocks_[id].disk_jobs;
-  if (job.held) disk_->let_go(*job.held);
   const bool is_kept = this->is_kept(job);
   if (job.loads) {
     ++(well ? counters_.loaded_segments : counters_.unloaded_segments);
     for (const BlockId id : job.blocks)
-      for (const LayerKind kind : kAllLayerKinds) {
-        given_up_.clear();
-        blocks_.end(id, kind, well, given_up_);
-        give_back(given_up_);
-      }
+      for (const LayerKind kind : kAllLayerKinds) end_part(id, kind, well);
     if (!well && is_kept) drop_content(job.unit);
-    if (!well)
-      for (const BlockId id : job.blocks) lose(id, 0, status);
+    if (!well) lose(job.blocks, 0, status);
   } else {
     ++(well ? counters_.stored_segments : counters_.unstored_segments);
     storing_bytes_ -= job.bytes;
@@ -255,8 +247,8 @@ Nanos KvCache::disk_reload_ns(Bytes bytes) {
 // Whether pages of a sequence are still on their way from the disk.
 bool KvCache::is_loading(SequenceId id) const {
   bool loading = false;
-  if (std::any_of(disk_jobs_.begin(), disk_jobs_.end(),
-                  [](const DiskJob& job) { return job.loads; }))
+  if (!loads_.empty() || std::any_of(disk_jobs_.begin(), disk_jobs_.end(),
+                                     [](const DiskJob& job) { return job.loads; }))
     for_each_block(*find(id), [&](BlockId block) {
       for (const Part& part : blocks_.find(block)->parts)
         loading |= part.state == PartState::loading;

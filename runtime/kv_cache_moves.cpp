@@ -28,6 +28,10 @@ void KvCache::set_placement(const Placement& placement) {
   }
 }
 
+bool KvCache::may_leave() const {
+  return config_.policy.places.streamed || config_.policy.places.cpu;
+}
+
 bool KvCache::may_be_low(Strand strand, LayerKind kind) const {
   const auto& format = strand == Strand::own ? config_.policy.text_low : config_.policy.visual_low;
   return kind == LayerKind::planned && format.has_value();
@@ -119,10 +123,15 @@ void KvCache::wish(BlockId id) {
 // The transition that brings a part nearer to what is wanted of it. What nobody uses stays where it
 // is until there is need for room.
 std::optional<PartState> KvCache::wanted(const Block& block, LayerKind kind) const {
-  if (block.sequences.empty() || block.disk_jobs > 0) return {};
+  if (block.disk_jobs > 0) return {};
   const Part& part = block.parts[static_cast<std::size_t>(kind)];
   const int layers = blocks_.layers_of(kind);
   const bool complete = part.closed_layers == layers;
+  if (block.is_tail) {
+    const bool leaves = part.state == PartState::resident && complete && may_leave();
+    return leaves ? std::optional(PartState::leaving) : std::nullopt;
+  }
+  if (block.sequences.empty()) return {};
   if (part.state == PartState::resident) {
     if (block.awake_owners == 0 && part.begun_layers == layers) return PartState::leaving;
     if (!complete || is_candidate(block, kind)) return {};
@@ -291,9 +300,8 @@ Status KvCache::make_room(Bytes bytes) {
         coming += freed_bytes(*block, errand.layer_kind);
   if (coming >= bytes) return Status::busy;
   // Content that nobody uses first.
-  const bool may_leave = config_.policy.places.streamed || config_.policy.places.cpu;
   const std::vector<Candidate> all = candidates();
-  bool left = may_leave;
+  bool left = may_leave();
   for (const bool used : {false, true}) {
     for (const Candidate& candidate : all) {
       if (coming >= bytes) return Status::busy;
@@ -303,16 +311,16 @@ Status KvCache::make_room(Bytes bytes) {
       if (candidate.leaves && status != Status::ok) left = false;
     }
     // What could not leave.
-    if (coming < bytes && !left && idle_device_bytes() > 0)
+    if (coming < bytes && !left && idle_bytes(Tier::device) > 0)
       coming += evict_content(bytes - coming, Tier::device);
   }
+  if (coming < bytes && !left) coming += evict_tails(bytes - coming, Tier::device);
   return coming > 0 || !ledger_.idle() ? Status::busy : Status::no_space;
 }
 
 // The least recently used first; what can be compressed there before anything leaves.
 std::vector<KvCache::Candidate> KvCache::candidates() const {
   std::vector<Candidate> all;
-  const bool may_leave = config_.policy.places.streamed || config_.policy.places.cpu;
   blocks_.for_each([&](BlockId id, const Block& block) {
     const bool used = !block.sequences.empty();
     for (const LayerKind kind : kAllLayerKinds) {
@@ -323,7 +331,7 @@ std::vector<KvCache::Candidate> KvCache::candidates() const {
       const std::uint64_t used_at = used ? this->used_at(block) : block.idle_since;
       if (!part.low && may_be_low(block, kind) && !part.incompressible)
         all.push_back({used, false, is_candidate(block, kind), used_at, {id, kind}});
-      if (may_leave) all.push_back({used, true, false, used_at, {id, kind}});
+      if (may_leave()) all.push_back({used, true, false, used_at, {id, kind}});
     }
   });
   std::sort(all.begin(), all.end(), [](const Candidate& a, const Candidate& b) {
@@ -358,22 +366,16 @@ Status KvCache::move_out(const Candidate& candidate, Bytes& coming) {
   return status;
 }
 
-// On the host, of content that nobody uses. `busy`: there will be some.
+// On the host, of content that nobody uses. `busy`: there will be some. Nothing leaves where all of
+// it would not be enough.
 Status KvCache::make_host_room(Bytes bytes) {
   Bytes coming = retired_bytes(Tier::host) + storing_bytes_;
-  if (coming < bytes) coming += evict_content(bytes - coming, Tier::host);
+  if (coming >= bytes) return Status::busy;
+  if (coming + idle_bytes(Tier::host) >= bytes) {
+    coming += evict_content(bytes - coming, Tier::host);
+    if (coming < bytes) coming += evict_tails(bytes - coming, Tier::host);
+  }
   return coming > 0 ? Status::busy : Status::no_space;
-}
-
-// Of the device, that content takes which nobody uses.
-Bytes KvCache::idle_device_bytes() const {
-  Bytes bytes = 0;
-  blocks_.for_each([&](BlockId, const Block& block) {
-    if (!block.sequences.empty()) return;
-    for (const PageSlots& page : block.pages)
-      if (page.now.space == device_pool_.where().space) bytes += page.now.bytes;
-  });
-  return bytes;
 }
 
 // When it was last attended to.

@@ -34,8 +34,8 @@ Status KvCache::wait(std::uint64_t step, Nanos timeout_ns) {
 }
 
 bool KvCache::settled() const {
-  return ledger_.idle() && disk_jobs_.empty() && events_.empty() && promotions_.empty() &&
-         (wishes_.empty() || stuck_);
+  return ledger_.idle() && disk_jobs_.empty() && loads_.empty() && events_.empty() &&
+         promotions_.empty() && (wishes_.empty() || stuck_);
 }
 
 // What a group in flight is for, in the order of submission.
@@ -82,7 +82,7 @@ void KvCache::collect(const Completion& completion) {
       }
       break;
     case Errand::Kind::tail:
-      if (status != Status::ok) lose(errand.block, 0, status);
+      if (status != Status::ok) lose({errand.block}, 0, status);
       break;
     case Errand::Kind::transition:
       end_transition(errand, status);
@@ -157,10 +157,8 @@ void KvCache::end_transition(const Errand& errand, Status status) {
   const Part& part = block->parts[static_cast<std::size_t>(errand.layer_kind)];
   const PartState transition = part.state;
   const bool well = status == Status::ok;
-  given_up_.clear();
-  blocks_.end(errand.block, errand.layer_kind, well, given_up_);
+  end_part(errand.block, errand.layer_kind, well);
   if (well) pages_moved(*block, errand.layer_kind);
-  give_back(given_up_);
   const Bytes bytes =
       blocks_.layers_of(errand.layer_kind) * page_kind(block->strand, part.low).bytes;
   if (well) {
@@ -175,14 +173,14 @@ void KvCache::end_transition(const Errand& errand, Status status) {
     if (!block->sequences.empty())
       change_action(*block, errand.layer_kind, place_of(part.action, false));
     if (status == Status::checksum || status == Status::rejected) {
-      lose(errand.block, first_layer(errand.layer_kind), status);
+      lose({errand.block}, first_layer(errand.layer_kind), status);
       if (blocks_.find(errand.block) == nullptr) return;
     }
   } else if (transition == PartState::arriving && status == Status::checksum) {
     for (int layer = 0; layer < config_.layers; ++layer)
       if (blocks_.kind(layer) == errand.layer_kind && is_corrupt(errand.block, layer)) {
         ++counters_.corrupt_pages;
-        lose(errand.block, layer, status);
+        lose({errand.block}, layer, status);
         return;  // it stays where it is until its sequences let go of it
       }
   }
@@ -238,39 +236,50 @@ void KvCache::lose(SequenceId id, Tokens first_token, int layer, Status status) 
                      .first_token = first_token});
 }
 
-// Of every sequence that holds it, and of all that may come to.
-void KvCache::lose(BlockId id, int layer, Status status) {
-  if (blocks_.find(id) == nullptr) return;
-  for (std::uint32_t i = 0; i < sequences_.size(); ++i) {
-    const Running& sequence = sequences_[i];
-    if (!sequence.alive) continue;
-    for (std::size_t block = 0; block < sequence.own.size(); ++block)
-      if (sequence.own[block] == id)
-        lose(SequenceId{i, sequence.generation},
-             sequence.layout->token_of_own(static_cast<Tokens>(block) * config_.own_page_tokens),
-             layer, status);
-    for (std::size_t block = 0; block < sequence.visual.size(); ++block)
-      if (sequence.visual[block] == id)
-        lose(SequenceId{i, sequence.generation},
-             sequence.layout->visual_first_token(static_cast<Tokens>(block)), layer, status);
-    if (sequence.tail == id)
-      lose(SequenceId{i, sequence.generation},
-           sequence.layout->token_of_own(static_cast<Tokens>(sequence.own.size()) *
-                                         config_.own_page_tokens),
-           layer, status);
-    // What is promoted is a copy.
-    if (std::find(sequence.promoted.begin(), sequence.promoted.end(), id) ==
-        sequence.promoted.end())
-      continue;
-    const SequenceId owner{i, sequence.generation};
-    spoil_steps(owner, 0, status);
-    ++counters_.unselected_for_faults;
-    give_up_promotion(owner);
-  }
-  const Block* block = blocks_.find(id);
-  if (block == nullptr || !block->unit) return;
-  ++counters_.spoiled_segments;
-  drop_content(*block->unit);
+// Of every sequence that holds some of them, and of all that may come to.
+void KvCache::lose(std::vector<BlockId> lost, int layer, Status status) {
+  std::sort(lost.begin(), lost.end());
+  std::vector<std::uint32_t> owners;
+  for (const BlockId id : lost)
+    if (const Block* block = blocks_.find(id))
+      owners.insert(owners.end(), block->sequences.begin(), block->sequences.end());
+  std::sort(owners.begin(), owners.end());
+  owners.erase(std::unique(owners.begin(), owners.end()), owners.end());
+  for (const std::uint32_t owner : owners) lose_of(owner, lost, layer, status);
+  for (const BlockId id : lost)
+    if (const Block* block = blocks_.find(id); block != nullptr && block->unit) {
+      ++counters_.spoiled_segments;
+      drop_content(*block->unit);
+    }
+}
+
+// From the first token on that is in one of the `lost` blocks, which are sorted.
+void KvCache::lose_of(std::uint32_t owner, std::span<const BlockId> lost, int layer,
+                      Status status) {
+  const Running& sequence = sequences_[owner];
+  const SequenceId id{owner, sequence.generation};
+  const auto is_lost = [&](BlockId block) {
+    return std::binary_search(lost.begin(), lost.end(), block);
+  };
+  const auto first_lost = [&](const std::vector<BlockId>& blocks) {
+    const auto found = std::find_if(blocks.begin(), blocks.end(), is_lost);
+    return static_cast<Tokens>(found - blocks.begin());
+  };
+  const TokenLayout& layout = *sequence.layout;
+  const auto own = static_cast<Tokens>(sequence.own.size()),
+             visual = static_cast<Tokens>(sequence.visual.size());
+  Tokens first_token = kNeverLost;
+  const Tokens first_own = first_lost(sequence.own), first_visual = first_lost(sequence.visual);
+  if (first_own < own || (sequence.tail && is_lost(*sequence.tail)))
+    first_token = layout.token_of_own(first_own * config_.own_page_tokens);
+  if (first_visual < visual)
+    first_token = std::min(first_token, layout.visual_first_token(first_visual));
+  if (first_token != kNeverLost) lose(id, first_token, layer, status);
+  // What is promoted is a copy.
+  if (std::none_of(sequence.promoted.begin(), sequence.promoted.end(), is_lost)) return;
+  spoil_steps(id, 0, status);
+  ++counters_.unselected_for_faults;
+  give_up_promotion(id);
 }
 
 // A page that was read from the host did not verify: which of the host's is it? Where all are well,
@@ -285,7 +294,7 @@ void KvCache::find_corruption(int layer) {
       corrupt.push_back(id);
   });
   counters_.corrupt_pages += static_cast<std::int64_t>(corrupt.size());
-  for (const BlockId id : corrupt) lose(id, layer, Status::checksum);
+  lose(std::move(corrupt), layer, Status::checksum);
 }
 
 // Of a closed page on the host.

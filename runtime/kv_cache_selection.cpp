@@ -40,7 +40,7 @@ bool KvCache::candidates_fit(std::span<const AppendRequest> batch, int layer) co
     const Tokens begin = sequence.appended[static_cast<std::size_t>(layer)];
     bytes += room_for(*sequence.layout, begin, begin + request.tokens, false);
   }
-  return bytes <= slots.free_bytes() || bytes <= slots.free_bytes() + idle_device_bytes();
+  return bytes <= slots.free_bytes() + idle_bytes(Tier::device);
 }
 
 // What sequences with an open choice come to see in this step, and room for scores of that.

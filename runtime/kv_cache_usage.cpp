@@ -24,12 +24,16 @@ KvUsage KvCache::usage() const {
 
   // By pool, strand and whether compressed.
   std::vector<PageUsage> kinds(usage.pools.size() * kStrands * 2);
-  const auto count = [&](const Address& page, Strand strand, bool low) {
-    if (page.bytes == 0) return;
+  const auto pool_at = [&](const Address& page) {
     std::size_t at = 0;  // the device, or a host's pool
     if (page.space != device_pool_.where().space)
       while (hosts_[at++].pool.where().space != page.space) {
       }
+    return at;
+  };
+  const auto count = [&](const Address& page, Strand strand, bool low) {
+    if (page.bytes == 0) return;
+    const std::size_t at = pool_at(page);
     PageUsage& kind = kinds[(at * kStrands + static_cast<std::size_t>(strand)) * 2 + (low ? 1 : 0)];
     if (kind.pages++ == 0)
       kind = {.tier = usage.pools[at].tier,
@@ -46,6 +50,8 @@ KvUsage KvCache::usage() const {
       // What is promoted is kept as text is.
       const Strand strand = block.strand == Strand::promoted ? Strand::own : block.strand;
       count(page.now, strand, part.low);
+      if (page.now.bytes > 0 && block.sequences.empty())
+        usage.pools[pool_at(page.now)].idle_bytes += page.now.bytes;
       count(page.next, strand, part.next_low);
     }
   });

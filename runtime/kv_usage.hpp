@@ -44,6 +44,7 @@ struct PoolUsage {
   Bytes capacity_bytes = 0;
   Bytes used_bytes = 0;     ///< retired ones included
   Bytes retired_bytes = 0;  ///< given up, and free once nothing in flight touches them
+  Bytes idle_bytes = 0;     ///< of kept content that no sequence uses
 };
 
 struct KvUsage {

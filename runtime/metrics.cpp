@@ -103,6 +103,8 @@ void add_usage(PrometheusText& text, const KvUsage& usage) {
   pools(&PoolUsage::used_bytes);
   text.gauge("pool_retired_bytes", "Of it, given up and free once nothing in flight touches it.");
   pools(&PoolUsage::retired_bytes);
+  text.gauge("pool_idle_bytes", "Of it, known content that no sequence uses now.");
+  pools(&PoolUsage::idle_bytes);
   text.gauge("sequences", "Sequences by state.");
   text.sample(usage.running_sequences, {{"state", "running"}});
   text.sample(usage.paused_sequences, {{"state", "paused"}});

@@ -54,6 +54,8 @@ TEST_F(DiskTiers, AFullDiskEvictsWhatWasUsedLeastRecently) {
   for (const std::uint64_t unit : {0, 2, 3}) EXPECT_EQ(world.load(unit, kPages), Status::ok);
   EXPECT_EQ(world.tier->counters().evicted_units, 1u);
   EXPECT_EQ(world.tier->counters().evicted_pages, kPages);
+  EXPECT_EQ(world.tier->take_lost(), std::vector{tier_keys(1, 1)[0].content});
+  EXPECT_TRUE(world.tier->take_lost().empty());
   expect_exact(3, 3 * kPages);
 }
 

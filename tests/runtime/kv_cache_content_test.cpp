@@ -211,6 +211,29 @@ TEST(KvCacheContent, MakesRoomForWhatComes) {
   }
 }
 
+// The copies of images' last rows, which others could begin with, give way to those who run: a
+// prompt that is admitted finds its room.
+TEST(KvCacheContent, WhatIsAdmittedFindsRoomWhereCopiesTookIt) {
+  RuntimeConfig config = config_of();
+  config.policy.places = {true, false, false};
+  Engine engine(config);
+  engine.cache().set_placement(all(Action::resident_high, Action::resident_low));
+  std::vector<SequenceId> running;
+  for (std::uint64_t content = 10; content < 1000; ++content) {
+    std::vector<Segment> images;
+    for (std::uint64_t image = 0; image < 4; ++image)
+      images.push_back(known(TokenClass::image, 66, 4 * content + image));
+    images.push_back(text(3));
+    if (!engine.cache().can_admit(images, 0)) break;
+    running.push_back(engine.begin(images));
+    ASSERT_EQ(engine.append(running.back(), 0, 267), Status::ok) << engine.cache().describe();
+    engine.settle();
+  }
+  EXPECT_GT(running.size(), 10u);
+  EXPECT_GT(engine.cache().counters().kept_segments, 20);
+  for (const SequenceId sequence : running) EXPECT_EQ(engine.cache().release(sequence), Status::ok);
+}
+
 // A question too short for a block of its own is kept as well, and holds nothing.
 TEST(KvCacheContent, AShortKnownQuestionDoesNotHoldItsImage) {
   for (const bool may_leave : {false, true}) {

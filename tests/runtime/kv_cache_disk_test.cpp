@@ -89,6 +89,48 @@ TEST(KvCacheDisk, WhatHasLeftTheHostComesBackAlsoInAnotherProcess) {
   EXPECT_EQ(engine.cache().lookup(prompt(110)), 0);
 }
 
+// What a larger host has stored: nothing leaves in vain for what can never come.
+TEST(KvCacheDisk, WhatIsLargerThanTheHostIsComputedAgain) {
+  MemoryDisk memory(8 * kMiB);
+  const std::vector<Segment> large{{TokenClass::image, 3000, {{7, 0, 0, 7}}},
+                                   {TokenClass::text, 4}};
+  {
+    Disk disk(memory);
+    Engine engine(config_of(), {.device_bytes = 4 * kMiB, .host_bytes = kMiB}, &disk.tier());
+    engine.cache().set_placement(all(Action::streamed_high, Action::streamed_low));
+    const SequenceId sequence = engine.begin(large);
+    for (Tokens at = 0; at < 3000; at += 500) {
+      ASSERT_EQ(engine.append(sequence, at, 500), Status::ok);
+      engine.settle();
+    }
+    ASSERT_EQ(engine.append(sequence, 3000, 4), Status::ok);
+    engine.settle();
+    ASSERT_EQ(engine.cache().release(sequence), Status::ok);
+    flood(engine, 100);
+    ASSERT_EQ(engine.cache().lookup(large), 3000) << engine.cache().describe();
+  }
+  Disk disk(memory);
+  Engine engine(config_of(), {.device_bytes = 2 * kMiB, .host_bytes = 128 * kKiB}, &disk.tier());
+  chat(engine, 3);
+  engine.settle();
+  EXPECT_EQ(engine.cache().begin(large)->reused, 0);
+  const RuntimeCounters& counters = engine.cache().counters();
+  EXPECT_EQ(counters.unloaded_segments, 1);
+  EXPECT_EQ(counters.evicted_segments, 0);
+  EXPECT_EQ(engine.cache().lookup(prompt(3)), kShared);
+}
+
+// As long as memory takes no part in it: nobody would wait for this test else.
+TEST(KvCacheDisk, ALongSegmentThatIsNotThereIsSoonKnown) {
+  MemoryDisk memory(8 * kMiB);
+  Disk disk(memory);
+  Engine engine(config_of(), kSmall, &disk.tier());
+  constexpr Tokens kMany = Tokens{1} << 36;
+  EXPECT_EQ(engine.cache().lookup(std::vector<Segment>{{TokenClass::text, kMany, {{1, 0, 0, 1}}},
+                                                       {TokenClass::text, 1}}),
+            0);
+}
+
 // Every page of the image, as it lies on the host.
 std::vector<std::vector<std::byte>> pages_of(Engine& engine, std::uint64_t content) {
   const auto ids = chain(prompt(content), "");

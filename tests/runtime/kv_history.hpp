@@ -89,6 +89,7 @@ class History {
     try {
       for (const EngineAction& action : actions) {
         act(action);
+        check_idle();
         look(std::as_const(cache_));
       }
       finish();
@@ -128,6 +129,16 @@ class History {
                 (or_no_space && status == Status::no_space) ||
                 (status == Status::rejected && has_lost()),
             std::string(call) + " answers " + std::string(name(status)));
+  }
+
+  // What is counted as it changes is what one finds by looking at every page.
+  void check_idle() const {
+    std::array<Bytes, 2> idle{};
+    for (const PoolUsage& pool : cache_.usage().pools)
+      idle[static_cast<std::size_t>(pool.tier)] += pool.idle_bytes;
+    for (const Tier tier : {Tier::device, Tier::host})
+      require(idle[static_cast<std::size_t>(tier)] == cache_.idle_bytes(tier),
+              "idle bytes are counted wrong");
   }
 
   void act(const EngineAction& action) {

@@ -44,7 +44,7 @@ RuntimeMetrics full_metrics() {
       {Tier::host, 0, Modality::visual, both(int4_token_head()), 5, 50},
       {Tier::host, 1, Modality::visual, {int4_token_head(), int8_token_head()}, 7, 70},
       {Tier::disk, 0, Modality::visual, both(int4_token_head()), 11, 110}};
-  metrics.usage.pools = {{Tier::device, 0, 1000, 320, 20}, {Tier::host, 1, 2000, 70, 0}};
+  metrics.usage.pools = {{Tier::device, 0, 1000, 320, 20}, {Tier::host, 1, 2000, 70, 0, 30}};
   metrics.measured = true;
   metrics.queues = {{QueueKind::h2d, 0, {1, 2, 3, 1'500'000'000}},
                     {QueueKind::host, 1, {4, 5, 6, 7}}};
@@ -66,6 +66,7 @@ TEST(Metrics, AreInBaseUnitsWithTheirLabels) {
   EXPECT_EQ(page.sum("modalkv_kv_pages", {{"modality", "visual"}}), 23);
   EXPECT_EQ(page.sum("modalkv_kv_bytes", {{"format", "int4"}}), 160);
   EXPECT_EQ(page.value("modalkv_pool_retired_bytes", {{"tier", "device"}, {"node", "0"}}), 20);
+  EXPECT_EQ(page.value("modalkv_pool_idle_bytes", {{"tier", "host"}, {"node", "1"}}), 30);
   EXPECT_EQ(page.value("modalkv_queue_busy_seconds_total", {{"queue", "h2d"}, {"node", "0"}}), 1.5);
   EXPECT_EQ(page.value("modalkv_queue_bytes_total", {{"queue", "host"}, {"node", "1"}}), 6);
   EXPECT_EQ(page.value("modalkv_compute_stall_seconds_total", {{"waits_for", "link"}}), 0.25);
