@@ -452,7 +452,7 @@ class KvCache {
 
   // Lists
   void pages_moved(const Block& block, LayerKind kind);
-  bool list_pages(Running& sequence, int layer, const LayoutExtent& extent);
+  bool list_blocks(Running& sequence, LayerKind kind, const LayoutExtent& extent);
   bool list_block(Running& sequence, LayerKind kind, Strand strand, Tokens index);
   bool list_hidden(KvList& list, const Block& block);
   bool locate(const Running& sequence, KvList& list, int layer, Tokens pages);
@@ -468,9 +468,14 @@ class KvCache {
                   std::span<const Ticket> after, EngineEvent done);
   Status check(std::span<const AttendRequest> batch, int layer, bool partial) const;
   Status lay_out(std::span<const SequenceId> batch, int layer, bool staged_only);
-  void add_parts(std::size_t request, const SequenceLists& lists, int layer,
-                 const LayoutExtent& extent, bool staged_only);
-  void add_staged(AttendPart part, int layer, StagedPart staged);
+  bool try_lay_out(std::span<const SequenceId> batch, int layer, bool staged_only);
+  bool add_parts(std::size_t request, Running& sequence, int layer, const LayoutExtent& extent,
+                 bool staged_only);
+  AttendPart& add_part(std::vector<AttendPart>& parts, std::size_t request, const KvList& list,
+                       int layer, Tokens first_page, Tokens pages, Tokens tokens);
+  void add_staged(std::size_t request, const SequenceLists& lists, std::size_t l, int layer,
+                  Tokens pages, Tokens tokens);
+  int staged_copies(int layer) const;
   std::span<const AttendPart> parts_of_chunk(int chunk) const;
   int prefetched_chunks(int layer) const;
   bool queues_have_room(std::span<const AttendRequest> batch, int ahead, int scores) const;
@@ -482,9 +487,20 @@ class KvCache {
   T* in_tables(const Address& address) const {
     return reinterpret_cast<T*>(tables_memory_ + address.offset);
   }
+  // Made in place: operations are large, and there are some for each sequence and step.
+  template <typename T>
+  T& add_op() {
+    return std::get<T>(ops_.emplace_back(std::in_place_type<T>));
+  }
   void add_attend(const AttendPart& part, const AttendRequest& request, const Address& pages,
                   const Address& table);
-  Address hidden_of(const AttendPart& part) const;
+  // A bit a token of the part; no bytes: none is hidden.
+  Address hidden_of(const AttendPart& part) const {
+    if (part.hidden.bytes == 0) return {};
+    const Tokens page_tokens = page_kind(part.list->strand, part.list->low).shape.tokens;
+    return {part.hidden.space, part.hidden.offset + part.first_page * page_tokens / 8,
+            divide_up(part.tokens, 64) * 8};
+  }
   Submitted submit_part(QueueId queue, std::span<const Ticket> after, int layer);
   void add_group(Ticket ticket, int layer, Errand::Kind kind = Errand::Kind::step);
   Status submit_step(std::span<const AttendRequest> batch, int layer, int ahead,
@@ -583,8 +599,8 @@ class KvCache {
   std::vector<AttendPart> parts_, staged_parts_;
   std::vector<std::size_t> chunk_begins_;  // in the staged ones
   std::vector<StagedPart> staged_;
-  int chunks_ = 0, copies_ = 0;
-  Bytes chunk_used_bytes_ = 0, staged_bytes_ = 0;
+  int chunks_ = 0, copies_ = 0;  // copies: of those that were not brought ahead
+  Bytes chunk_used_bytes_ = 0;
   std::vector<RequestRoom> request_rooms_;
   std::vector<Probing> probings_;
   std::vector<AppendPiece> pieces_;

@@ -4,6 +4,17 @@
 #include "runtime/kv_cache.hpp"
 
 namespace modalkv {
+namespace {
+
+// Calls `use(run)` for the runs on the host that pages [begin, end) of a list lie in.
+template <typename Use>
+void for_each_run(const LayerPages& at, Tokens begin, Tokens end, Use&& use) {
+  auto run = std::upper_bound(at.runs.begin(), at.runs.end(), begin,
+                              [](Tokens page, const HostRun& r) { return page < r.first_page; });
+  for (--run; run != at.runs.end() && run->first_page < end; ++run) use(*run);
+}
+
+}  // namespace
 
 Attended KvCache::attend(std::span<const AttendRequest> batch, int layer,
                          std::span<const Ticket> after, EngineEvent done) {
@@ -33,6 +44,7 @@ Attended KvCache::attend(std::span<const AttendRequest> batch, int layer, bool p
   if (const Status status = lay_out(batch_, layer, false); status != Status::ok)
     return {no_room(status)};
   const int ahead = prefetched_chunks(layer);
+  copies_ = ahead < chunks_ ? staged_copies(layer) : 0;
   // What does not fit while nothing is in use never will.
   const bool idle = ledger_.idle(), rings_empty = partials_.empty() && tables_.empty();
   if (!queues_have_room(batch, ahead, 0)) return {idle ? Status::rejected : no_room(Status::busy)};
@@ -81,81 +93,103 @@ Status KvCache::check(std::span<const AttendRequest> batch, int layer, bool part
 // Parts of lists for all pages that the batch reads at a layer; what is staged in pieces that fit a
 // staging slot.
 Status KvCache::lay_out(std::span<const SequenceId> batch, int layer, bool staged_only) {
-  const auto kind = static_cast<std::size_t>(blocks_.kind(layer));
+  if (try_lay_out(batch, layer, staged_only)) return Status::ok;
+  forget_other_lists(batch);
+  list_tables_.recycle(ledger_.passed());
+  if (try_lay_out(batch, layer, staged_only)) return Status::ok;
+  return list_tables_.settled() ? Status::rejected : Status::busy;
+}
+
+// False: there is no memory for the tables.
+bool KvCache::try_lay_out(std::span<const SequenceId> batch, int layer, bool staged_only) {
+  const LayerKind kind = blocks_.kind(layer);
   parts_.clear();
   staged_parts_.clear();
   staged_.clear();
   chunk_begins_.clear();
-  chunks_ = copies_ = 0;
-  chunk_used_bytes_ = staged_bytes_ = 0;
+  chunks_ = 0;
+  chunk_used_bytes_ = 0;
   for (std::size_t r = 0; r < batch.size(); ++r) {
     Running& sequence = *find(batch[r]);
-    SequenceLists& lists = sequence.lists[kind];
     const LayoutExtent extent =
         sequence.layout->extent(sequence.appended[static_cast<std::size_t>(layer)]);
-    if (!list_pages(sequence, layer, extent)) {
-      lists.stale = true;  // half done
-      forget_other_lists(batch);
-      list_tables_.recycle(ledger_.passed());
-      if (!list_pages(sequence, layer, extent)) {
-        lists.stale = true;
-        return list_tables_.settled() ? Status::rejected : Status::busy;
-      }
-    }
-    add_parts(r, lists, layer, extent, staged_only);
+    if (list_blocks(sequence, kind, extent) && add_parts(r, sequence, layer, extent, staged_only))
+      continue;
+    forget_lists(sequence.lists[static_cast<std::size_t>(kind)]);  // half done
+    return false;
   }
-  return Status::ok;
+  return true;
 }
 
-void KvCache::add_parts(std::size_t request, const SequenceLists& lists, int layer,
+bool KvCache::add_parts(std::size_t request, Running& sequence, int layer,
                         const LayoutExtent& extent, bool staged_only) {
+  SequenceLists& lists = sequence.lists[static_cast<std::size_t>(blocks_.kind(layer))];
   for (std::size_t l = 0; l < lists.lists.size(); ++l) {
-    const KvList& list = lists.lists[l];
+    KvList& list = lists.lists[l];
     const bool staged = list.place == PagePlace::staged;
     if (staged_only && !staged) continue;
     const Tokens pages = list.pages(extent);
     if (pages == 0) continue;
-    const AttendPart part{.request = static_cast<int>(request),
-                          .list = &list,
-                          .hidden = list.hidden_in(layer),
-                          .pages = pages,
-                          .tokens = tokens_of(list, pages, extent)};
+    if (!locate(sequence, list, layer, pages)) return false;
+    const Tokens tokens = tokens_of(list, pages, extent);
     if (staged) {
-      add_staged(part, layer, {.version = lists.version, .list = l});
+      add_staged(request, lists, l, layer, pages, tokens);
     } else {
-      parts_.push_back(part);
+      add_part(parts_, request, list, layer, 0, pages, tokens);
     }
   }
+  return true;
+}
+
+// Made in place, as operations are. Its pages may be some of the list's.
+KvCache::AttendPart& KvCache::add_part(std::vector<AttendPart>& parts, std::size_t request,
+                                       const KvList& list, int layer, Tokens first_page,
+                                       Tokens pages, Tokens tokens) {
+  AttendPart& part = parts.emplace_back();
+  part.request = static_cast<int>(request);
+  part.list = &list;
+  part.hidden = list.hidden_in(layer);
+  part.first_page = first_page;
+  part.pages = pages;
+  part.tokens = tokens;
+  return part;
 }
 
 // In pieces that fit what is left of a staging slot.
-void KvCache::add_staged(AttendPart part, int layer, StagedPart staged) {
-  const Tokens pages = part.pages, tokens = part.tokens;
-  const PageKind& kind = page_kind(part.list->strand, part.list->low);
-  const Bytes bytes = kind.bytes;
-  auto run = part.list->layers[static_cast<std::size_t>(layer)].runs.begin();
-  for (Tokens page = 0; page < pages; page += part.pages) {
-    if (chunks_ == 0 || chunk_used_bytes_ + bytes > staging_.slot_bytes()) {
+void KvCache::add_staged(std::size_t request, const SequenceLists& lists, std::size_t l, int layer,
+                         Tokens pages, Tokens tokens) {
+  const KvList& list = lists.lists[l];
+  const PageKind& kind = page_kind(list.strand, list.low);
+  for (Tokens page = 0, now = 0; page < pages; page += now) {
+    if (chunks_ == 0 || chunk_used_bytes_ + kind.bytes > staging_.slot_bytes()) {
       ++chunks_;
       chunk_used_bytes_ = 0;
       chunk_begins_.push_back(staged_parts_.size());
     }
-    part.first_page = staged.first_page = page;
-    part.pages = staged.pages =
-        std::min(pages - page, (staging_.slot_bytes() - chunk_used_bytes_) / bytes);
-    part.tokens = std::min(part.pages * kind.shape.tokens, tokens - page * kind.shape.tokens);
-    part.chunk = staged.chunk = chunks_ - 1;
-    part.at = staged.at = chunk_used_bytes_;
-    chunk_used_bytes_ += part.pages * bytes;
-    staged_bytes_ += part.pages * bytes;
-    // A run that goes on in the next chunk is a copy there too.
-    const Tokens end = page + part.pages;
-    for (; run->end() < end; ++run) ++copies_;
-    ++copies_;
-    if (run->end() == end) ++run;
-    staged_parts_.push_back(part);
-    staged_.push_back(staged);
+    now = std::min(pages - page, (staging_.slot_bytes() - chunk_used_bytes_) / kind.bytes);
+    AttendPart& part =
+        add_part(staged_parts_, request, list, layer, page, now,
+                 std::min(now * kind.shape.tokens, tokens - page * kind.shape.tokens));
+    part.chunk = chunks_ - 1;
+    part.at = chunk_used_bytes_;
+    StagedPart& staged = staged_.emplace_back();
+    staged.version = lists.version;
+    staged.list = l;
+    staged.first_page = page;
+    staged.pages = now;
+    staged.chunk = part.chunk;
+    staged.at = part.at;
+    chunk_used_bytes_ += now * kind.bytes;
   }
+}
+
+// Neighbours on the host and in the slot are one copy.
+int KvCache::staged_copies(int layer) const {
+  int copies = 0;
+  for (const AttendPart& part : staged_parts_)
+    for_each_run(part.list->layers[static_cast<std::size_t>(layer)], part.first_page,
+                 part.first_page + part.pages, [&](const HostRun&) { ++copies; });
+  return copies;
 }
 
 // In the order of chunks.
@@ -168,7 +202,6 @@ std::span<const KvCache::AttendPart> KvCache::parts_of_chunk(int chunk) const {
 
 // `scores`: lists of pages whose tokens are scored.
 bool KvCache::queues_have_room(std::span<const AttendRequest> batch, int ahead, int scores) const {
-  const int copies = ahead < chunks_ ? copies_ : 0;
   const auto requests = static_cast<int>(batch.size()),
              parts = static_cast<int>(parts_.size() + staged_parts_.size()),
              staged = static_cast<int>(staged_.size());
@@ -184,7 +217,7 @@ bool KvCache::queues_have_room(std::span<const AttendRequest> batch, int ahead, 
   if (chunks_ > 0 && staging_.is_doomed()) return false;
   if (!ledger_.has_room(compute_, 2 + chunks_ + score_groups,
                         2 * parts + verified + 2 * requests + scores) ||
-      !ledger_.has_room(h2d_, chunks_ - ahead, copies) ||
+      !ledger_.has_room(h2d_, chunks_ - ahead, copies_) ||
       !ledger_.has_room(d2h_, cpu_groups + score_groups, requests + scores))
     return false;
   return std::all_of(hosts_.begin(), hosts_.end(), [&](const Host& host) {
@@ -284,12 +317,12 @@ void KvCache::write_positions(const AttendPart& part, const Running& sequence, i
 }
 
 // An operation over a part. `table` is of all pages of its list or, where they are staged, of pages
-// in a row. Made in place: operations are large, and there are some for each sequence and step.
+// in a row.
 void KvCache::add_attend(const AttendPart& part, const AttendRequest& request, const Address& pages,
                          const Address& table) {
   const RequestRoom& room = request_rooms_[static_cast<std::size_t>(part.request)];
   const KvList& list = *part.list;
-  auto& op = std::get<Attend>(ops_.emplace_back(std::in_place_type<Attend>));
+  auto& op = add_op<Attend>();
   op.queries = list.place == PagePlace::cpu ? room.host_queries : request.queries;
   op.pages = pages;
   op.page_table = {table.space, table.offset, part.pages * kPageTableEntryBytes};
@@ -306,14 +339,6 @@ void KvCache::add_attend(const AttendPart& part, const AttendRequest& request, c
     op.window = config_.window;
   }
   op.hidden = hidden_of(part);
-}
-
-// A bit a token of the part; no bytes: none is hidden.
-Address KvCache::hidden_of(const AttendPart& part) const {
-  if (part.hidden.bytes == 0) return {};
-  const Tokens page_tokens = page_kind(part.list->strand, part.list->low).shape.tokens;
-  return {part.hidden.space, part.hidden.offset + part.first_page * page_tokens / 8,
-          divide_up(part.tokens, 64) * 8};
 }
 
 // Submits a group of the step and remembers it.
@@ -384,13 +409,21 @@ void KvCache::add_merge(const AttendRequest& request, const RequestRoom& room) {
   const auto rows = static_cast<std::int32_t>(request.tokens * config_.query_heads);
   Address whole{room.partials.space, room.partials.offset, room.partial_bytes};
   if (room.parts > 1) {
-    const Bytes parts_bytes = room.parts * room.partial_bytes;
-    const Address parts{whole.space, whole.offset, parts_bytes};
-    whole.offset += parts_bytes;
-    ops_.emplace_back(std::in_place_type<Merge>, parts, whole, room.parts, rows, config_.head_dim);
+    auto& merge = add_op<Merge>();
+    merge.partials = {whole.space, whole.offset, room.parts * room.partial_bytes};
+    whole.offset += merge.partials.bytes;
+    merge.to = whole;
+    merge.parts = room.parts;
+    merge.rows = rows;
+    merge.head_dim = config_.head_dim;
   }
-  ops_.emplace_back(std::in_place_type<Finish>, whole, request.outputs, request.log_sum_exp, rows,
-                    config_.head_dim, config_.input);
+  auto& finish = add_op<Finish>();
+  finish.partials = whole;
+  finish.outputs = request.outputs;
+  finish.log_sum_exp = request.log_sum_exp;
+  finish.rows = rows;
+  finish.head_dim = config_.head_dim;
+  finish.output = config_.input;
 }
 
 // Queries go to the host and the cores of each node attend to what lies there. Their partials come
@@ -445,40 +478,41 @@ Submitted KvCache::submit_chunk(std::span<const AttendRequest> batch, int layer,
 void KvCache::add_verification(const AttendPart& part, const Address& slot_pages, int layer) {
   const Tokens every = config_.verify_every;
   if (every == 0) return;
+  const Bytes bytes = page_kind(part.list->strand, part.list->low).bytes;
   for (Tokens page = (every - 1) - host_pages_read_ % every; page < part.pages; page += every) {
     const BlockId id = part.list->blocks[static_cast<std::size_t>(part.first_page + page)].id;
     const Block& block = blocks_[id];
     if (!is_complete(block)) continue;
-    Address where = block.pages[static_cast<std::size_t>(layer)].now;
-    if (part.list->place == PagePlace::staged)
-      where = {slot_pages.space, slot_pages.offset + page * where.bytes, where.bytes};
+    const PageIdentity expected = identity(id, layer);
+    auto& op = add_op<VerifyPage>();
+    op.page = part.list->place == PagePlace::staged
+                  ? Address{slot_pages.space, slot_pages.offset + page * bytes, bytes}
+                  : block.pages[static_cast<std::size_t>(layer)].now;
+    op.content = expected.content;
+    op.generation = expected.generation;
     ++counters_.verified_pages;
-    ops_.push_back(verification(where, id, layer));
   }
   host_pages_read_ += part.pages;
 }
 
-// Neighbours on the host and in the slot are one copy.
 Submitted KvCache::copy_chunk(int layer, int chunk, int slot) {
   const Address& where = staging_[slot].where;
   ops_.clear();
   Bytes copied_bytes = 0;
   for (const AttendPart& part : parts_of_chunk(chunk)) {
     const Bytes bytes = page_kind(part.list->strand, part.list->low).bytes;
-    const Tokens end = part.first_page + part.pages;
-    const auto& runs = part.list->layers[static_cast<std::size_t>(layer)].runs;
-    auto run = std::upper_bound(runs.begin(), runs.end(), part.first_page,
-                                [](Tokens page, const HostRun& r) { return page < r.first_page; });
-    for (--run; run != runs.end() && run->first_page < end; ++run) {
-      const Tokens from = std::max(run->first_page, part.first_page),
-                   to = std::min(run->end(), end);
-      const Bytes offset = (from - run->first_page) * bytes, size = (to - from) * bytes;
-      const Bytes at = where.offset + part.at + (from - part.first_page) * bytes;
-      ops_.emplace_back(std::in_place_type<Copy>,
-                        Address{run->from.space, run->from.offset + offset, size},
-                        Address{where.space, at, size});
-      copied_bytes += size;
-    }
+    const Tokens begin = part.first_page, end = begin + part.pages;
+    const auto copy = [&](const HostRun& run) {
+      const Tokens from = std::max(run.first_page, begin), to = std::min(run.end(), end);
+      auto& op = add_op<Copy>();
+      op.from.space = run.from.space;
+      op.from.offset = run.from.offset + (from - run.first_page) * bytes;
+      op.to.space = where.space;
+      op.to.offset = where.offset + part.at + (from - begin) * bytes;
+      op.from.bytes = op.to.bytes = (to - from) * bytes;
+      copied_bytes += op.to.bytes;
+    };
+    for_each_run(part.list->layers[static_cast<std::size_t>(layer)], begin, end, copy);
   }
   const Submitted submitted = ledger_.submit(h2d_, ops_, std::span(&staging_[slot].last_reader, 1));
   if (submitted.status == Status::ok) counters_.streamed_bytes += copied_bytes;
@@ -546,10 +580,11 @@ void KvCache::prefetch_after(int layer) {
 // As much of it as there are slots for. False: no more layers can follow.
 bool KvCache::prefetch_layer(int layer) {
   const int chunks = std::min(chunks_, staging_.free_slots());
-  if (staging_.is_doomed() || !ledger_.has_room(h2d_, chunks, copies_)) return false;
+  if (staging_.is_doomed() || !ledger_.has_room(h2d_, chunks, staged_copies(layer))) return false;
   Prefetched staged{.layer = layer, .partial = chunks < chunks_};
-  for (const StagedPart& part : staged_)
-    if (part.chunk < chunks) staged.parts.push_back(part);
+  const auto end = std::partition_point(
+      staged_.begin(), staged_.end(), [&](const StagedPart& part) { return part.chunk < chunks; });
+  staged.parts.assign(staged_.begin(), end);
   const Bytes before = counters_.streamed_bytes;
   for (int chunk = 0; chunk < chunks; ++chunk) {
     const int slot = staging_.take();

@@ -18,10 +18,9 @@ void KvCache::pages_moved(const Block& block, LayerKind kind) {
     sequences_[sequence].lists[static_cast<std::size_t>(kind)].stale = true;
 }
 
-// Lists all pages of the tokens that a layer has, and finds out where they lie there. False: there
-// is no memory for the tables.
-bool KvCache::list_pages(Running& sequence, int layer, const LayoutExtent& extent) {
-  const LayerKind kind = blocks_.kind(layer);
+// Lists all blocks of the tokens that a layer of a kind has. False: there is no memory for the
+// tables.
+bool KvCache::list_blocks(Running& sequence, LayerKind kind, const LayoutExtent& extent) {
   SequenceLists& lists = sequence.lists[static_cast<std::size_t>(kind)];
   if (lists.stale) {
     forget_lists(lists);
@@ -37,8 +36,6 @@ bool KvCache::list_pages(Running& sequence, int layer, const LayoutExtent& exten
     for (; lists.promoted_blocks < static_cast<Tokens>(sequence.promoted.size());
          ++lists.promoted_blocks)
       if (!list_block(sequence, kind, Strand::promoted, lists.promoted_blocks)) return false;
-  for (KvList& list : lists.lists)
-    if (!locate(sequence, list, layer, list.pages(extent))) return false;
   return true;
 }
 

@@ -27,6 +27,7 @@ TokenLayout::TokenLayout(std::span<const Segment> segments, Tokens own_page_toke
 }
 
 const TokenLayout::Span& TokenLayout::span_of(Tokens token) const {
+  if (token >= spans_.back().begin) return spans_.back();  // as all that is decoded
   const auto behind = std::upper_bound(spans_.begin(), spans_.end(), token,
                                        [](Tokens t, const Span& span) { return t < span.end; });
   return *behind;

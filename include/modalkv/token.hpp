@@ -30,7 +30,7 @@ constexpr bool is_visual(TokenClass token_class) {
 struct ContentId {
   std::array<std::uint64_t, 4> words{};
 
-  constexpr bool is_unique() const { return words == std::array<std::uint64_t, 4>{}; }
+  constexpr bool is_unique() const { return (words[0] | words[1] | words[2] | words[3]) == 0; }
   friend constexpr auto operator<=>(const ContentId&, const ContentId&) = default;
 };
 
