@@ -157,8 +157,14 @@ void KvCache::add_rows(const AppendPiece& of, const AppendRequest& request, int 
                           .content = identity.content,
                           .generation = identity.generation});
   } else {
-    ops_.emplace_back(std::in_place_type<Append>, keys, values, page, page_shape, piece.at,
-                      piece.tokens, config_.input);
+    auto& op = add_op<Append>();
+    op.keys = keys;
+    op.values = values;
+    op.page = page;
+    op.shape = page_shape;
+    op.first = piece.at;
+    op.tokens = piece.tokens;
+    op.input = config_.input;
     if (piece.at + piece.tokens == block.tokens)
       add_close(page, page_shape, block.tokens, identity);
   }
