@@ -168,6 +168,18 @@ void add_plans(PrometheusText& text, const RuntimeMetrics& metrics) {
   text.sample(metrics.drifting ? 1 : 0);
 }
 
+void add_disk(PrometheusText& text, const DiskTierCounters& disk) {
+  text.counter("disk_jobs_total", "Segments that went to the disk or came from it, by outcome.");
+  const auto jobs = [&](std::uint64_t count, std::string_view outcome) {
+    text.sample(static_cast<std::int64_t>(count), {{"outcome", outcome}});
+  };
+  jobs(disk.stored_jobs, "stored");
+  jobs(disk.loaded_jobs, "loaded");
+  jobs(disk.failed_jobs, "failed");
+  jobs(disk.no_space_jobs, "no_space");
+  jobs(disk.cancelled_jobs, "cancelled");
+}
+
 }  // namespace
 
 std::string prometheus_text(const RuntimeMetrics& metrics, Nanos age_ns) {
@@ -182,6 +194,7 @@ std::string prometheus_text(const RuntimeMetrics& metrics, Nanos age_ns) {
     add_steps(text, metrics);
   }
   add_plans(text, metrics);
+  if (metrics.disk) add_disk(text, *metrics.disk);
   if (!metrics.degraded.empty()) {
     text.gauge("degraded", "1 where something works, but not as well as it should.");
     for (const auto& [mode, degraded] : metrics.degraded)

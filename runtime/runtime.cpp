@@ -233,7 +233,8 @@ class Runtime::Impl {
                                      .capacity_bytes = disk.capacity_bytes,
                                      .used_bytes = disk.held_bytes + disk.erasing_bytes,
                                      .retired_bytes = disk.erasing_bytes});
-      metrics.degraded.push_back({"disk_has_failed", disk_tier_->counters().failed_jobs > 0});
+      metrics.disk = disk_tier_->counters();
+      metrics.degraded.push_back({"disk_has_failed", metrics.disk->failed_jobs > 0});
     }
     watch_.fill(metrics);
     return metrics;
