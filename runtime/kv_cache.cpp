@@ -126,11 +126,9 @@ Bytes largest_page_bytes(const RuntimeConfig& config) {
   return page_sizes(config).back();
 }
 
-KvCache::KvCache(Device& device, const RuntimeConfig& config, const KvCacheMemory& memory,
-                 DiskTier* disk)
+KvCache::KvCache(Device& device, const RuntimeConfig& config, const KvCacheMemory& memory)
     : config_(checked(config)),
       device_(device),
-      disk_(disk),
       ledger_(device, config_.overdue_ns),
       h2d_(queue(device, QueueKind::h2d)),
       d2h_(queue(device, QueueKind::d2h)),

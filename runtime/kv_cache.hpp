@@ -50,11 +50,11 @@ Bytes largest_page_bytes(const RuntimeConfig& config);
 
 class KvCache {
  public:
-  /// Throws Error where the memory cannot hold what the configuration needs at least. What content
-  /// leaves for `disk`, if there is one, comes back from there; it is the cache's alone, and gone
-  /// before the memory.
-  KvCache(Device& device, const RuntimeConfig& config, const KvCacheMemory& memory,
-          DiskTier* disk = nullptr);
+  /// Throws Error where the memory cannot hold what the configuration needs at least.
+  KvCache(Device& device, const RuntimeConfig& config, const KvCacheMemory& memory);
+  /// Before anything begins. What content leaves for, and comes back from: it is the cache's alone,
+  /// and gone before the memory.
+  void use_disk(DiskTier& disk) { disk_ = &disk; }
 
   /// What the plan wants of new and of present KV, as shares of each group of tokens. Holds until
   /// the next call; at first everything stays on the device in 16 bits while there is room.
@@ -526,7 +526,7 @@ class KvCache {
 
   RuntimeConfig config_;
   Device& device_;
-  DiskTier* disk_;
+  DiskTier* disk_ = nullptr;
   GroupLedger ledger_;
   QueueId h2d_, d2h_, compute_;
   std::byte* tables_memory_;

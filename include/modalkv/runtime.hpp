@@ -180,6 +180,7 @@ class Runtime {
  public:
   /// Allocates device memory, reserves host memory and starts the device's threads. Without a GPU
   /// the device is memory of this process. Throws Error, also where the admin server cannot listen.
+  /// The disk is opened last: where there can be no runtime without it, it stays as it is.
   explicit Runtime(const RuntimeConfig& config);
   Runtime(Runtime&&) noexcept;
   ~Runtime();

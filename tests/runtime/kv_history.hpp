@@ -70,8 +70,9 @@ class History {
         config_(history_config(options)),
         engine_(memory.engine),
         cache_(device, config_,
-               {.device = memory.device, .hosts = {{memory.host}}, .tables = memory.tables}, disk),
+               {.device = memory.device, .hosts = {{memory.host}}, .tables = memory.tables}),
         has_disk_(disk != nullptr) {
+    if (disk != nullptr) cache_.use_disk(*disk);
     cache_.grow_host(0, static_cast<Bytes>(memory.host.size()));
     engine_space_ = device
                         .register_space({SpaceInfo::Kind::device,
