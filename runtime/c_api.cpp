@@ -260,12 +260,12 @@ mkv_status mkv_register_memory(mkv_runtime* runtime, void* memory, size_t bytes)
 }
 
 mkv_status mkv_begin(mkv_runtime* runtime, const mkv_segment* prompt, size_t segments,
-                     mkv_sequence* sequence, int64_t* reused) {
+                     int64_t max_reused_tokens, mkv_sequence* sequence, int64_t* reused) {
   return with(runtime, [&]() -> mkv_status {
-    if (sequence == nullptr) return MKV_REJECTED;
+    if (sequence == nullptr || max_reused_tokens < 0) return MKV_REJECTED;
     if (const mkv_status status = read_prompt(prompt, segments, runtime->prompt); status != MKV_OK)
       return status;
-    const auto begun = runtime->runtime.begin(runtime->prompt);
+    const auto begun = runtime->runtime.begin(runtime->prompt, max_reused_tokens);
     if (!begun) return MKV_REJECTED;
     *sequence = to_c(begun->sequence);
     if (reused != nullptr) *reused = begun->reused;

@@ -226,14 +226,14 @@ Status KvCache::no_room(Status status) {
   return status;
 }
 
-std::optional<Begun> KvCache::begin(std::span<const Segment> prompt) {
+std::optional<Begun> KvCache::begin(std::span<const Segment> prompt, Tokens max_reused_tokens) {
   const auto tokens = prompt_tokens(prompt);
   if (!tokens) return {};
   const SequenceId id = start(layout_of(prompt));
   Running& sequence = *find(id);
   sequence.promotion = promotion_of(prompt);
   sequence.prefixes = prefixes_of(prompt);
-  return Begun{id, reuse(id, *tokens)};
+  return Begun{id, reuse(id, std::min(max_reused_tokens, *tokens - 1))};
 }
 
 // Nothing: a segment without tokens.

@@ -61,7 +61,8 @@ class KvCache {
   void set_placement(const Placement& placement);
 
   // As Runtime promises them (modalkv/runtime.hpp).
-  std::optional<Begun> begin(std::span<const Segment> prompt);
+  std::optional<Begun> begin(std::span<const Segment> prompt,
+                             Tokens max_reused_tokens = kAllTokens);
   Tokens lookup(std::span<const Segment> prompt) const;
   void forget_content();
   bool can_admit(std::span<const Segment> prompt, Tokens new_tokens) const;
@@ -387,10 +388,10 @@ class KvCache {
   // Content
   std::vector<Prefix> prefixes_of(std::span<const Segment> prompt) const;
   Reusable reusable(const std::vector<Prefix>& prefixes, const TokenLayout& layout,
-                    Tokens prompt_tokens) const;
+                    Tokens max_tokens) const;
   void cut(Reusable& found, std::size_t segments, const std::vector<Prefix>& prefixes,
-           const TokenLayout& layout, Tokens prompt_tokens) const;
-  Tokens reuse(SequenceId id, Tokens prompt_tokens);
+           const TokenLayout& layout, Tokens max_tokens) const;
+  Tokens reuse(SequenceId id, Tokens max_tokens);
   void take_over(SequenceId id, const Reusable& found);
   Status bring_tail(SequenceId id);
   static BlockName page_name(const Prefix& prefix, Strand strand, Tokens index);

@@ -382,8 +382,8 @@ void Runtime::register_memory(std::span<std::byte> memory) {
 Address Runtime::address(const void* begin, Bytes bytes) const {
   return std::as_const(*impl_).address(begin, bytes);
 }
-std::optional<Begun> Runtime::begin(std::span<const Segment> prompt) {
-  return impl_->cache().begin(prompt);
+std::optional<Begun> Runtime::begin(std::span<const Segment> prompt, Tokens max_reused_tokens) {
+  return impl_->cache().begin(prompt, max_reused_tokens);
 }
 Tokens Runtime::lookup(std::span<const Segment> prompt) const {
   return std::as_const(*impl_).cache().lookup(prompt);

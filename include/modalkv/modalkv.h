@@ -180,7 +180,7 @@ typedef struct mkv_counters {
   int64_t failed_groups;
   int64_t timeouts;
   int64_t known_tokens;  /* with known content, in prompts that were begun */
-  int64_t reused_tokens; /* of them, whose KV was there */
+  int64_t reused_tokens; /* of them */
   int64_t evicted_segments;
   int64_t stored_segments; /* to the disk */
   int64_t loaded_segments; /* from the disk */
@@ -200,10 +200,12 @@ size_t mkv_error_text(const mkv_runtime* runtime, char* text, size_t bytes);
 /* Memory of the engine, which must outlive the runtime: what requests point to lies in it. */
 mkv_status mkv_register_memory(mkv_runtime* runtime, void* memory, size_t bytes);
 
-/* `reused`, which may be null: leading tokens that are there already, and are not appended. */
+/* `reused`, which may be null: leading tokens that are there already, and are not appended.
+   `max_reused_tokens`, 0 or more: the most that it may be, INT64_MAX for all that are there. Ranks
+   of a tensor-parallel group give the least of what mkv_lookup says on each of them. */
 mkv_status mkv_begin(mkv_runtime* runtime, const mkv_segment* prompt, size_t segments,
-                     mkv_sequence* sequence, int64_t* reused);
-/* What mkv_begin would reuse of a prompt now. Changes nothing. */
+                     int64_t max_reused_tokens, mkv_sequence* sequence, int64_t* reused);
+/* What mkv_begin would reuse of a prompt now, without a bound. Changes nothing. */
 mkv_status mkv_lookup(mkv_runtime* runtime, const mkv_segment* prompt, size_t segments,
                       int64_t* reusable);
 /* No content that was kept is reused any more; running sequences go on. */

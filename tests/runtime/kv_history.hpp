@@ -12,6 +12,7 @@
 #include "runtime/kv_cache.hpp"
 #include "tests/runtime/content_oracle.hpp"
 #include "tests/runtime/engine_actions.hpp"
+#include "tests/runtime/reuse_oracle.hpp"
 
 namespace modalkv {
 
@@ -209,17 +210,22 @@ class History {
       prompt.push_back({TokenClass::text, std::max<Tokens>(own, 1)});
       sequence.prompt_tokens += std::max<Tokens>(own, 1);
     }
-    begin(std::move(sequence), prompt);
+    const Tokens bound = action[ActionSource::kSharedSegments + 1];
+    begin(std::move(sequence), prompt, bound == 0 ? kAllTokens : bound - 1);
   }
-  void begin(Modelled sequence, const std::vector<Segment>& prompt) {
-    const Tokens expected = cache_.lookup(prompt);
-    require(expected == cache_.lookup(prompt), "a lookup changes something");
-    const auto begun = cache_.begin(prompt);
+  void begin(Modelled sequence, const std::vector<Segment>& prompt,
+             Tokens max_reused_tokens = kAllTokens) {
+    const Tokens reusable = cache_.lookup(prompt),
+                 expected = last_reuse_end(prompt, config_.own_page_tokens,
+                                           std::min(reusable, max_reused_tokens));
+    require(reusable == cache_.lookup(prompt), "a lookup changes something");
+    require(max_reused_tokens < reusable || expected == reusable, "reuse cannot end there");
+    const auto begun = cache_.begin(prompt, max_reused_tokens);
     require(begun.has_value(), "begin answers nothing");
     // What is on disk may find no room on the host.
     require((has_disk_ ? begun->reused <= expected : begun->reused == expected) &&
-                expected < std::max<Tokens>(sequence.prompt_tokens, 1) &&
-                expected <= static_cast<Tokens>(sequence.known.size()),
+                reusable < std::max<Tokens>(sequence.prompt_tokens, 1) &&
+                reusable <= static_cast<Tokens>(sequence.known.size()),
             "begin reuses " + std::to_string(begun->reused) + " tokens");
     sequence.id = begun->sequence;
     sequence.tokens.assign(sequence.known.begin(), sequence.known.begin() + begun->reused);
