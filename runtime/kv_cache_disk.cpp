@@ -112,7 +112,7 @@ Status KvCache::start_load(DiskJob& job) {
   Status status = Status::busy;
   if (room) {
     const TierStarted started = disk_->load(pages);
-    status = started.status;
+    status = started.status == Status::rejected ? Status::cancelled : started.status;  // forgotten
     job.job = started.job;
   }
   if (status == Status::ok) {

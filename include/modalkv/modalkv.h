@@ -154,7 +154,7 @@ typedef struct mkv_attend_request {
 typedef struct mkv_event {
   size_t size;
   int32_t kind;
-  mkv_status status;
+  mkv_status status;     /* of what is lost: why, as modalkv/runtime.hpp lists it */
   uint64_t step;         /* attended: has ended; the outputs are good where `status` is ok */
   mkv_sequence sequence; /* lost: its KV from first_token on; truncate to there, append again */
   int64_t first_token;

@@ -128,6 +128,14 @@ struct Truncated {
   Tokens kept = 0;
 };
 
+/// The status of what is lost says why:
+///   io_error   the device failed, or the disk that it was to come from
+///   timeout    likewise, not within its time
+///   checksum   a page was damaged, in memory or on disk
+///   cancelled  something before it failed, or it was still to come from the disk when it was
+///              forgotten there: by `forget_content`, or as a page beside it was damaged
+///   no_space   it was to come from the disk, and the host has no room
+///   rejected   K or V are infinite or no numbers: the same rows will be lost again
 struct RuntimeEvent {
   enum class Kind : std::uint8_t {
     attended,  ///< `step` has ended; the outputs are good where `status` is ok, else undefined

@@ -135,7 +135,7 @@ class History {
   void act(const EngineAction& action) {
     if (action.call == EngineCall::begin) return begin(action);
     if (action.call == EngineCall::share) return share(action);
-    if (action.call == EngineCall::forget) return cache_.forget_content();
+    if (action.call == EngineCall::forget) return forget();
     if (action.call == EngineCall::drain) return drain();
     if (action.call == EngineCall::place) return cache_.set_placement(placement_of(action));
     if (action.call == EngineCall::poll) {
@@ -232,6 +232,11 @@ class History {
     for (int layer = 0; layer < config_.layers; ++layer)
       require(cache_.tokens(sequence.id, layer) == begun->reused, "reused in some layers only");
     sequences_[next_number_++] = std::move(sequence);
+  }
+
+  void forget() {
+    has_forgotten_ = true;
+    cache_.forget_content();
   }
 
   void pause(Modelled& sequence) {
@@ -417,8 +422,11 @@ class History {
     const auto event = cache_.poll(timeout_ns);
     if (!event) return false;
     if (event->kind == RuntimeEvent::Kind::lost) {
-      // What was to come from the disk may find no room in the end.
-      require(options_.faults || (has_disk_ && event->status == Status::no_space),
+      require(event->status != Status::rejected, "lost as if K or V were no numbers");
+      // What was to come from the disk may find no room in the end, or be forgotten.
+      require(options_.faults ||
+                  (has_disk_ && (event->status == Status::no_space ||
+                                 (has_forgotten_ && event->status == Status::cancelled))),
               "lost without a fault: " + std::string(name(event->status)));
       for (const auto& [key, sequence] : sequences_)
         if (sequence.id == event->sequence) {
@@ -475,7 +483,7 @@ class History {
   RuntimeConfig config_;
   std::span<std::byte> engine_;
   KvCache cache_;
-  bool has_disk_;
+  bool has_disk_, has_forgotten_ = false;
   SpaceId engine_space_{};
   Bytes engine_used_ = 0;
   std::map<std::uint64_t, Modelled> sequences_;
