@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "modalkv/content.hpp"
 #include "modalkv/modalkv.h"
 #include "modalkv/runtime.hpp"
 #include "modalkv/version.hpp"
@@ -213,6 +214,15 @@ const char* mkv_version(void) {
            std::to_string(version.patch_number);
   }();
   return text.c_str();
+}
+
+mkv_status mkv_content_of_tokens(const int32_t* token_ids, size_t tokens, uint64_t content[4]) {
+  return guarded({}, [&]() -> mkv_status {
+    if ((token_ids == nullptr && tokens > 0) || tokens > kMostTokens || content == nullptr)
+      return MKV_REJECTED;
+    std::ranges::copy(content_of_tokens({token_ids, tokens}).words, content);
+    return MKV_OK;
+  });
 }
 
 mkv_status mkv_let_happen(const mkv_engine_event* event) {

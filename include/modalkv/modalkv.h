@@ -117,6 +117,10 @@ typedef struct mkv_segment {
   uint64_t content[4]; /* 256 bits that name the content; all zero: shared with nobody */
 } mkv_segment;
 
+/* The content of text: a hash of its token ids, in order, the same on every machine and in C++. Of
+   at most 2^31 - 1 tokens; `token_ids` may be null where there are none. Any thread. */
+mkv_status mkv_content_of_tokens(const int32_t* token_ids, size_t tokens, uint64_t content[4]);
+
 /* GPU, host and engine wait for each other through words: an event has happened once the word,
    aligned to 8 bytes, is at least `value`. Keep the words alive as modalkv/event.hpp says. */
 typedef struct mkv_engine_event {

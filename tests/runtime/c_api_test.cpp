@@ -7,11 +7,13 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <random>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "kernels/number.hpp"
+#include "modalkv/content.hpp"
 #include "modalkv/modalkv.h"
 #include "modalkv/runtime.hpp"
 #include "runtime/c_boundary.hpp"
@@ -404,6 +406,25 @@ TEST(CApi, SaysWhatIsLost) {
   engine.rows[5] = 0;
   ASSERT_EQ(engine.append(sequence, 64, 0), MKV_OK);
   EXPECT_EQ(engine.attend(sequence, 0), MKV_OK);
+}
+
+TEST(CApi, NamesTextAsTheCppApiDoes) {
+  std::mt19937 random(3);
+  for (const std::size_t tokens : {0, 1, 2, 1000}) {
+    std::vector<std::int32_t> ids(tokens);
+    for (std::int32_t& id : ids) id = static_cast<std::int32_t>(random());
+    ContentId content{{1, 2, 3, 4}};
+    ASSERT_EQ(mkv_content_of_tokens(ids.data(), tokens, content.words.data()), MKV_OK);
+    EXPECT_EQ(content, content_of_tokens(ids));
+  }
+  ContentId content{{1, 2, 3, 4}};
+  const std::int32_t id = 7;
+  EXPECT_EQ(mkv_content_of_tokens(nullptr, 1, content.words.data()), MKV_REJECTED);
+  EXPECT_EQ(mkv_content_of_tokens(&id, SIZE_MAX, content.words.data()), MKV_REJECTED);
+  EXPECT_EQ(mkv_content_of_tokens(&id, 1, nullptr), MKV_REJECTED);
+  EXPECT_EQ(content, (ContentId{{1, 2, 3, 4}}));
+  EXPECT_EQ(mkv_content_of_tokens(nullptr, 0, content.words.data()), MKV_OK);
+  EXPECT_EQ(content, content_of_tokens({}));
 }
 
 TEST(CApi, ReusesNoMoreThanTheBoundSays) {
