@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "modalkv/content.hpp"
 #include "modalkv/modalkv.h"
 #include "modalkv/runtime.hpp"
 #include "modalkv/version.hpp"
@@ -215,6 +216,15 @@ const char* mkv_version(void) {
   return text.c_str();
 }
 
+mkv_status mkv_content_of_tokens(const int32_t* token_ids, size_t tokens, uint64_t content[4]) {
+  return guarded({}, [&]() -> mkv_status {
+    if ((token_ids == nullptr && tokens > 0) || tokens > kMostTokens || content == nullptr)
+      return MKV_REJECTED;
+    std::ranges::copy(content_of_tokens({token_ids, tokens}).words, content);
+    return MKV_OK;
+  });
+}
+
 mkv_status mkv_let_happen(const mkv_engine_event* event) {
   EngineEvent known{};
   const mkv_status status = read_event(event, known);
@@ -260,12 +270,12 @@ mkv_status mkv_register_memory(mkv_runtime* runtime, void* memory, size_t bytes)
 }
 
 mkv_status mkv_begin(mkv_runtime* runtime, const mkv_segment* prompt, size_t segments,
-                     mkv_sequence* sequence, int64_t* reused) {
+                     int64_t max_reused_tokens, mkv_sequence* sequence, int64_t* reused) {
   return with(runtime, [&]() -> mkv_status {
-    if (sequence == nullptr) return MKV_REJECTED;
+    if (sequence == nullptr || max_reused_tokens < 0) return MKV_REJECTED;
     if (const mkv_status status = read_prompt(prompt, segments, runtime->prompt); status != MKV_OK)
       return status;
-    const auto begun = runtime->runtime.begin(runtime->prompt);
+    const auto begun = runtime->runtime.begin(runtime->prompt, max_reused_tokens);
     if (!begun) return MKV_REJECTED;
     *sequence = to_c(begun->sequence);
     if (reused != nullptr) *reused = begun->reused;

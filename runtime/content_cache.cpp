@@ -15,7 +15,10 @@ UnitId ContentCache::add(CachedSegment segment, const EvictionFacts& facts) {
     std::fprintf(stderr, "modalkv: bug: content is kept twice\n");
     std::abort();
   }
-  if (segment.before) pin(*segment.before);
+  if (segment.before) {
+    pin(*segment.before);
+    entries_.at(*segment.before).behind.insert(unit);
+  }
   eviction_.insert(unit, facts);
   Entry& entry = entries_[unit];
   entry.segment = std::move(segment);
@@ -51,21 +54,25 @@ void ContentCache::stay(UnitId unit) {
 }
 
 std::vector<CachedSegment> ContentCache::erase(UnitId unit) {
+  std::vector<UnitId> units{unit};
+  for (std::size_t i = 0; i < units.size(); ++i) {
+    const std::set<UnitId>& behind = entries_.at(units[i]).behind;
+    units.insert(units.end(), behind.begin(), behind.end());
+  }
   std::vector<CachedSegment> erased;
-  erase(unit, erased);
+  for (auto last = units.rbegin(); last != units.rend(); ++last) erased.push_back(take_out(*last));
   return erased;
 }
 
-void ContentCache::erase(UnitId unit, std::vector<CachedSegment>& erased) {
-  std::vector<UnitId> behind;
-  if (entries_.at(unit).pins > 0)
-    for (const auto& [other, entry] : entries_)
-      if (entry.segment.before == unit) behind.push_back(other);
-  for (const UnitId other : behind) erase(other, erased);
+// With nothing behind it.
+CachedSegment ContentCache::take_out(UnitId unit) {
   Entry& entry = entries_.at(unit);
   const bool evicted = entry.leaving && entry.pins == 0;
   while (entry.pins > 0) unpin(unit);
-  if (entry.segment.before) unpin(*entry.segment.before);
+  if (entry.segment.before) {
+    unpin(*entry.segment.before);
+    entries_.at(*entry.segment.before).behind.erase(unit);
+  }
   index_.erase(entry.segment.prefix);
   if (evicted) {
     eviction_.complete(unit);
@@ -73,8 +80,9 @@ void ContentCache::erase(UnitId unit, std::vector<CachedSegment>& erased) {
   } else {
     eviction_.erase(unit);
   }
-  erased.push_back(std::move(entry.segment));
+  CachedSegment segment = std::move(entry.segment);
   entries_.erase(unit);
+  return segment;
 }
 
 void ContentCache::remember(const PrefixId& prefix, UnitId unit) {

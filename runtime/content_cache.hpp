@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <deque>
 #include <optional>
+#include <set>
 #include <span>
 #include <unordered_map>
 #include <vector>
@@ -74,11 +75,12 @@ class ContentCache {
   struct Entry {
     CachedSegment segment{};
     EvictionFacts facts{};
-    int pins = 0;  // of callers and of segments behind it
+    std::set<UnitId> behind{};  // that name it as `before`
+    int pins = 0;               // of callers and of segments behind it
     bool leaving = false;
   };
 
-  void erase(UnitId unit, std::vector<CachedSegment>& erased);
+  CachedSegment take_out(UnitId unit);
   void remember(const PrefixId& prefix, UnitId unit);
 
   ContentIndex index_;

@@ -63,7 +63,10 @@ TierStarted DiskTier::queue(std::deque<std::uint64_t>& queue, Job job) {
 
 TierStarted DiskTier::store(std::span<const TierPage> pages, const EvictionFacts& facts) {
   if (facts.reload_ns < 0) return {Status::rejected, 0};
-  if (const Status status = check_store(pages); status != Status::ok) return {status, 0};
+  if (const Status status = check_store(pages); status != Status::ok) {
+    counters_.no_space_jobs += status == Status::no_space;
+    return {status, 0};
+  }
   if (jobs_.size() + outcomes_.size() >= config_.max_jobs) return {Status::busy, 0};
   Job job{};
   job.kind = Kind::store;
@@ -225,6 +228,10 @@ void DiskTier::end_if_done(std::uint64_t number) {
     (stores ? counters_.stored_pages : counters_.loaded_pages) += job.pages.size();
     for (const TierPage& page : job.pages)
       (stores ? counters_.stored_bytes : counters_.loaded_bytes) += page_bytes(page.key.shape);
+  } else if (job.status == Status::no_space) {
+    ++counters_.no_space_jobs;
+  } else if (job.status == Status::cancelled) {
+    ++counters_.cancelled_jobs;
   } else {
     ++counters_.failed_jobs;
   }

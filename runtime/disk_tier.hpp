@@ -62,7 +62,10 @@ struct DiskTierUsage {
 struct DiskTierCounters {
   std::uint64_t stored_pages = 0, loaded_pages = 0;  ///< by jobs that ended well
   Bytes stored_bytes = 0, loaded_bytes = 0;          ///< of pages
-  std::uint64_t stored_jobs = 0, loaded_jobs = 0, failed_jobs = 0;
+  std::uint64_t stored_jobs = 0, loaded_jobs = 0;
+  std::uint64_t failed_jobs = 0;    ///< io_error, checksum, timeout: the disk does not do its work
+  std::uint64_t no_space_jobs = 0;  ///< no_space, also of what was refused as it can never fit
+  std::uint64_t cancelled_jobs = 0;
   std::uint64_t evicted_units = 0, evicted_pages = 0;
   std::uint64_t damaged_units = 0;    ///< given up
   std::uint64_t failed_erasures = 0;  ///< tried again, or the victim stays

@@ -126,11 +126,9 @@ Bytes largest_page_bytes(const RuntimeConfig& config) {
   return page_sizes(config).back();
 }
 
-KvCache::KvCache(Device& device, const RuntimeConfig& config, const KvCacheMemory& memory,
-                 DiskTier* disk)
+KvCache::KvCache(Device& device, const RuntimeConfig& config, const KvCacheMemory& memory)
     : config_(checked(config)),
       device_(device),
-      disk_(disk),
       ledger_(device, config_.overdue_ns),
       h2d_(queue(device, QueueKind::h2d)),
       d2h_(queue(device, QueueKind::d2h)),
@@ -228,14 +226,14 @@ Status KvCache::no_room(Status status) {
   return status;
 }
 
-std::optional<Begun> KvCache::begin(std::span<const Segment> prompt) {
+std::optional<Begun> KvCache::begin(std::span<const Segment> prompt, Tokens max_reused_tokens) {
   const auto tokens = prompt_tokens(prompt);
   if (!tokens) return {};
   const SequenceId id = start(layout_of(prompt));
   Running& sequence = *find(id);
   sequence.promotion = promotion_of(prompt);
   sequence.prefixes = prefixes_of(prompt);
-  return Begun{id, reuse(id, *tokens)};
+  return Begun{id, reuse(id, std::min(max_reused_tokens, *tokens - 1))};
 }
 
 // Nothing: a segment without tokens.

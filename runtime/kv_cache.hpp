@@ -50,18 +50,19 @@ Bytes largest_page_bytes(const RuntimeConfig& config);
 
 class KvCache {
  public:
-  /// Throws Error where the memory cannot hold what the configuration needs at least. What content
-  /// leaves for `disk`, if there is one, comes back from there; it is the cache's alone, and gone
-  /// before the memory.
-  KvCache(Device& device, const RuntimeConfig& config, const KvCacheMemory& memory,
-          DiskTier* disk = nullptr);
+  /// Throws Error where the memory cannot hold what the configuration needs at least.
+  KvCache(Device& device, const RuntimeConfig& config, const KvCacheMemory& memory);
+  /// Before anything begins. What content leaves for, and comes back from: it is the cache's alone,
+  /// and gone before the memory.
+  void use_disk(DiskTier& disk) { disk_ = &disk; }
 
   /// What the plan wants of new and of present KV, as shares of each group of tokens. Holds until
   /// the next call; at first everything stays on the device in 16 bits while there is room.
   void set_placement(const Placement& placement);
 
   // As Runtime promises them (modalkv/runtime.hpp).
-  std::optional<Begun> begin(std::span<const Segment> prompt);
+  std::optional<Begun> begin(std::span<const Segment> prompt,
+                             Tokens max_reused_tokens = kAllTokens);
   Tokens lookup(std::span<const Segment> prompt) const;
   void forget_content();
   bool can_admit(std::span<const Segment> prompt, Tokens new_tokens) const;
@@ -402,10 +403,10 @@ class KvCache {
   // Content
   std::vector<Prefix> prefixes_of(std::span<const Segment> prompt) const;
   Reusable reusable(const std::vector<Prefix>& prefixes, const TokenLayout& layout,
-                    Tokens prompt_tokens) const;
+                    Tokens max_tokens) const;
   void cut(Reusable& found, const std::vector<Prefix>& prefixes, const TokenLayout& layout,
-           Tokens prompt_tokens) const;
-  Tokens reuse(SequenceId id, Tokens prompt_tokens);
+           Tokens max_tokens) const;
+  Tokens reuse(SequenceId id, Tokens max_tokens);
   void take_over(SequenceId id, const Reusable& found);
   Status bring_tail(SequenceId id);
   static BlockName page_name(const Prefix& prefix, Strand strand, Tokens index);
@@ -560,7 +561,7 @@ class KvCache {
 
   RuntimeConfig config_;
   Device& device_;
-  DiskTier* disk_;
+  DiskTier* disk_ = nullptr;
   GroupLedger ledger_;
   QueueId h2d_, d2h_, compute_;
   std::byte* tables_memory_;

@@ -32,7 +32,7 @@ std::vector<KvCache::Prefix> KvCache::prefixes_of(std::span<const Segment> promp
 }
 
 KvCache::Reusable KvCache::reusable(const std::vector<Prefix>& prefixes, const TokenLayout& layout,
-                                    Tokens prompt_tokens) const {
+                                    Tokens max_tokens) const {
   std::vector<PrefixId> ids;
   for (const Prefix& prefix : prefixes) ids.push_back(prefix.id);
   Reusable found{.units = content_.lookup(ids)};
@@ -41,24 +41,26 @@ KvCache::Reusable KvCache::reusable(const std::vector<Prefix>& prefixes, const T
     if (!stored) break;
     found.stored.push_back(std::move(*stored));
   }
-  cut(found, prefixes, layout, prompt_tokens);
+  cut(found, prefixes, layout, max_tokens);
   return found;
 }
 
-// To what can be used: behind an image all of it, behind text as far as there are whole blocks; and
-// one token must be left to compute.
+// To what can be used: behind an image all of it, behind text as far as there are whole blocks.
+// Where that is depends on the prompt alone, so ranks that are given the same bound, one that each
+// of them can reuse, reuse the same.
 void KvCache::cut(Reusable& found, const std::vector<Prefix>& prefixes, const TokenLayout& layout,
-                  Tokens prompt_tokens) const {
+                  Tokens max_tokens) const {
   const Tokens page = config_.own_page_tokens;
   std::size_t segments = found.segments();
   for (found.tokens = 0; segments > 0; --segments) {
     const Prefix& last = prefixes[segments - 1];
+    if (last.begin >= max_tokens) continue;
     Tokens tokens = last.end;
     if (!is_visual(last.token_class)) {
-      const Tokens end = std::min(last.end, prompt_tokens - 1), own = layout.own_tokens(end);
+      const Tokens end = std::min(last.end, max_tokens), own = layout.own_tokens(end);
       tokens = own % page == 0 ? end : layout.token_of_own(own / page * page);
     }
-    if (tokens <= last.begin || tokens >= prompt_tokens) continue;
+    if (tokens <= last.begin || tokens > max_tokens) continue;
     found.tokens = tokens;
     break;
   }
@@ -68,20 +70,20 @@ void KvCache::cut(Reusable& found, const std::vector<Prefix>& prefixes, const To
 
 Tokens KvCache::lookup(std::span<const Segment> prompt) const {
   const auto tokens = prompt_tokens(prompt);
-  return tokens ? reusable(prefixes_of(prompt), layout_of(prompt), *tokens).tokens : 0;
+  return tokens ? reusable(prefixes_of(prompt), layout_of(prompt), *tokens - 1).tokens : 0;
 }
 
 // What a new sequence need not be given.
-Tokens KvCache::reuse(SequenceId id, Tokens prompt_tokens) {
+Tokens KvCache::reuse(SequenceId id, Tokens max_tokens) {
   Running& sequence = *find(id);
   if (sequence.prefixes.empty()) return 0;
   counters_.known_tokens += sequence.prefixes.back().end;
-  Reusable found = reusable(sequence.prefixes, *sequence.layout, prompt_tokens);
+  Reusable found = reusable(sequence.prefixes, *sequence.layout, max_tokens);
   // Or what is brought from the disk would take their room.
   for (const UnitId unit : found.units) content_.pin(unit);
   load_segments(sequence, found);
   const std::vector<UnitId> pinned = found.units;
-  cut(found, sequence.prefixes, *sequence.layout, prompt_tokens);
+  cut(found, sequence.prefixes, *sequence.layout, max_tokens);
   take_over(id, found);
   for (const UnitId unit : pinned) content_.unpin(unit);
   return found.tokens;

@@ -113,6 +113,7 @@ Status KvCache::start_load(WaitingLoad& load) {
     load.taken_bytes += kind.bytes;
   }
   const TierStarted started = disk_->load(load.pages);
+  if (started.status == Status::rejected) return Status::cancelled;  // forgotten
   if (started.status != Status::ok) return started.status;
   load.job.job = started.job;
   if (is_kept(job)) content_.reprice(job.unit, disk_reload_ns(job.bytes));

@@ -203,7 +203,11 @@ Status KvCache::start_transition(const Wish& wish, PartState transition) {
       pool_of(page.next).put_back(page.next);
       page.next = {};
     }
-    return room || !leaves ? submitted.status : make_host_room(layers * page_bytes);
+    if (room || !leaves) return submitted.status;
+    const Bytes bytes = layers * page_bytes;
+    if (make_host_room(bytes) == Status::busy) return Status::busy;
+    // What runs comes before what others could reuse.
+    return evict_tails(bytes, Tier::host) > 0 ? Status::busy : Status::no_space;
   }
   if (verifies) {
     // What comes to stay is read many times: all of it is verified, behind the copy.
@@ -371,10 +375,7 @@ Status KvCache::move_out(const Candidate& candidate, Bytes& coming) {
 Status KvCache::make_host_room(Bytes bytes) {
   Bytes coming = retired_bytes(Tier::host) + storing_bytes_;
   if (coming >= bytes) return Status::busy;
-  if (coming + idle_bytes(Tier::host) >= bytes) {
-    coming += evict_content(bytes - coming, Tier::host);
-    if (coming < bytes) coming += evict_tails(bytes - coming, Tier::host);
-  }
+  if (coming + idle_bytes(Tier::host) >= bytes) coming += evict_content(bytes - coming, Tier::host);
   return coming > 0 ? Status::busy : Status::no_space;
 }
 

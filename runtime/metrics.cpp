@@ -47,14 +47,13 @@ constexpr CounterLine kCounterLines[] = {
      &RuntimeCounters::unselected_for_probes},
     {"unselected_for_faults_total", "Choices given up as a copy failed.",
      &RuntimeCounters::unselected_for_faults},
-    {"reuse_hits_total", "Prompts with known content of which KV was there.",
+    {"reuse_hits_total", "Prompts with known content of which KV was reused.",
      &RuntimeCounters::reuse_hits},
     {"reuse_misses_total", "Prompts with known content of which none was.",
      &RuntimeCounters::reuse_misses},
     {"reuse_known_tokens_total", "Tokens of known content in prompts.",
      &RuntimeCounters::known_tokens},
-    {"reuse_hit_tokens_total", "Of them, those whose KV was there.",
-     &RuntimeCounters::reused_tokens},
+    {"reuse_hit_tokens_total", "Of them, those that were reused.", &RuntimeCounters::reused_tokens},
     {"kept_segments_total", "Segments whose KV was kept for prompts to come.",
      &RuntimeCounters::kept_segments},
     {"unkept_segments_total", "Segments that were not kept: no room for their last page.",
@@ -170,6 +169,18 @@ void add_plans(PrometheusText& text, const RuntimeMetrics& metrics) {
   text.sample(metrics.drifting ? 1 : 0);
 }
 
+void add_disk(PrometheusText& text, const DiskTierCounters& disk) {
+  text.counter("disk_jobs_total", "Segments that went to the disk or came from it, by outcome.");
+  const auto jobs = [&](std::uint64_t count, std::string_view outcome) {
+    text.sample(static_cast<std::int64_t>(count), {{"outcome", outcome}});
+  };
+  jobs(disk.stored_jobs, "stored");
+  jobs(disk.loaded_jobs, "loaded");
+  jobs(disk.failed_jobs, "failed");
+  jobs(disk.no_space_jobs, "no_space");
+  jobs(disk.cancelled_jobs, "cancelled");
+}
+
 }  // namespace
 
 std::string prometheus_text(const RuntimeMetrics& metrics, Nanos age_ns) {
@@ -184,6 +195,7 @@ std::string prometheus_text(const RuntimeMetrics& metrics, Nanos age_ns) {
     add_steps(text, metrics);
   }
   add_plans(text, metrics);
+  if (metrics.disk) add_disk(text, *metrics.disk);
   if (!metrics.degraded.empty()) {
     text.gauge("degraded", "1 where something works, but not as well as it should.");
     for (const auto& [mode, degraded] : metrics.degraded)

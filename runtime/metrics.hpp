@@ -3,12 +3,14 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "modalkv/runtime.hpp"
 #include "offload/tracing_device.hpp"
+#include "runtime/disk_tier.hpp"
 #include "runtime/kv_usage.hpp"
 #include "runtime/replanner.hpp"
 
@@ -43,6 +45,7 @@ struct RuntimeMetrics {
   StepMetrics steps{};
   PlanCounts plans{};
   bool drifting = false;
+  std::optional<DiskTierCounters> disk{};  ///< nothing: there is none
   std::vector<DegradedMode> degraded{};
   Nanos uptime_ns = 0;
 };

@@ -135,18 +135,21 @@ class Runtime::Impl {
         tables_(config.tables_bytes),
         device_(queues_of(config, homes_)),
         tracing_(device_, config.admin ? kTracedGroups : 1),
-        page_disk_(open_disk(config)),
-        disk_tier_(open_tier(config)),
-        cache_(tracing_, config, memory(), disk_tier_.get()),
+        cache_(tracing_, config, memory()),
         watch_(tracing_, config) {
     pools_.wait_usable(0, 1, kFirstChunkNanos);
     grow();
-    if (!config.admin) return;
-    tracing_.record(true);
-    const auto queues = tracing_.queues();
-    admin_ = std::make_unique<AdminServer>(*config.admin,
-                                           std::vector<QueueInfo>(queues.begin(), queues.end()),
-                                           snapshot({true, true, true}));
+    if (config.admin) {
+      tracing_.record(true);
+      const auto queues = tracing_.queues();
+      admin_ = std::make_unique<AdminServer>(*config.admin,
+                                             std::vector<QueueInfo>(queues.begin(), queues.end()),
+                                             snapshot({true, true, true}));
+    }
+    // Last: a runtime that cannot be leaves the disk as it was.
+    if (config.disk_directory.empty()) return;
+    open_disk();
+    if (admin_ != nullptr) admin_->publish(snapshot({true, true, true}));
   }
 
   KvCache& cache() {
@@ -233,7 +236,8 @@ class Runtime::Impl {
                                      .capacity_bytes = disk.capacity_bytes,
                                      .used_bytes = disk.held_bytes + disk.erasing_bytes,
                                      .retired_bytes = disk.erasing_bytes});
-      metrics.degraded.push_back({"disk_has_failed", disk_tier_->counters().failed_jobs > 0});
+      metrics.disk = disk_tier_->counters();
+      metrics.degraded.push_back({"disk_has_failed", metrics.disk->failed_jobs > 0});
     }
     watch_.fill(metrics);
     return metrics;
@@ -272,21 +276,18 @@ class Runtime::Impl {
     return std::clamp(round_up(config.host_bytes, kMiB), kMiB, 64 * kMiB);
   }
 
-  static std::unique_ptr<PageDisk> open_disk(const RuntimeConfig& config) {
-    if (config.disk_directory.empty()) return nullptr;
-    if (config.kv_tag.empty())
+  void open_disk() {
+    if (config_.kv_tag.empty())
       throw Error("runtime: a disk_directory needs a kv_tag that names model, weights and rank");
     PageDiskConfig disk;
-    disk.directory = config.disk_directory;
-    disk.capacity_bytes = config.disk_bytes;
-    disk.owner = kv_owner(config);
-    disk.max_page_bytes = largest_page_bytes(config);
-    return std::make_unique<PageDisk>(disk);
-  }
-  std::unique_ptr<DiskTier> open_tier(const RuntimeConfig& config) const {
-    if (page_disk_ == nullptr) return nullptr;
-    return std::make_unique<DiskTier>(*page_disk_,
-                                      DiskTierConfig{.policy = config.content_eviction});
+    disk.directory = config_.disk_directory;
+    disk.capacity_bytes = config_.disk_bytes;
+    disk.owner = kv_owner(config_);
+    disk.max_page_bytes = largest_page_bytes(config_);
+    page_disk_ = std::make_unique<PageDisk>(disk);
+    disk_tier_ =
+        std::make_unique<DiskTier>(*page_disk_, DiskTierConfig{.policy = config_.content_eviction});
+    cache_.use_disk(*disk_tier_);
   }
 
   KvCacheMemory memory() const {
@@ -381,8 +382,8 @@ void Runtime::register_memory(std::span<std::byte> memory) {
 Address Runtime::address(const void* begin, Bytes bytes) const {
   return std::as_const(*impl_).address(begin, bytes);
 }
-std::optional<Begun> Runtime::begin(std::span<const Segment> prompt) {
-  return impl_->cache().begin(prompt);
+std::optional<Begun> Runtime::begin(std::span<const Segment> prompt, Tokens max_reused_tokens) {
+  return impl_->cache().begin(prompt, max_reused_tokens);
 }
 Tokens Runtime::lookup(std::span<const Segment> prompt) const {
   return std::as_const(*impl_).cache().lookup(prompt);

@@ -117,6 +117,10 @@ typedef struct mkv_segment {
   uint64_t content[4]; /* 256 bits that name the content; all zero: shared with nobody */
 } mkv_segment;
 
+/* The content of text: a hash of its token ids, in order, the same on every machine and in C++. Of
+   at most 2^31 - 1 tokens; `token_ids` may be null where there are none. Any thread. */
+mkv_status mkv_content_of_tokens(const int32_t* token_ids, size_t tokens, uint64_t content[4]);
+
 /* GPU, host and engine wait for each other through words: an event has happened once the word,
    aligned to 8 bytes, is at least `value`. Keep the words alive as modalkv/event.hpp says. */
 typedef struct mkv_engine_event {
@@ -154,7 +158,7 @@ typedef struct mkv_attend_request {
 typedef struct mkv_event {
   size_t size;
   int32_t kind;
-  mkv_status status;
+  mkv_status status;     /* of what is lost: why, as modalkv/runtime.hpp lists it */
   uint64_t step;         /* attended: has ended; the outputs are good where `status` is ok */
   mkv_sequence sequence; /* lost: its KV from first_token on; truncate to there, append again */
   int64_t first_token;
@@ -180,7 +184,7 @@ typedef struct mkv_counters {
   int64_t failed_groups;
   int64_t timeouts;
   int64_t known_tokens;  /* with known content, in prompts that were begun */
-  int64_t reused_tokens; /* of them, whose KV was there */
+  int64_t reused_tokens; /* of them */
   int64_t evicted_segments;
   int64_t stored_segments; /* to the disk */
   int64_t loaded_segments; /* from the disk */
@@ -200,10 +204,12 @@ size_t mkv_error_text(const mkv_runtime* runtime, char* text, size_t bytes);
 /* Memory of the engine, which must outlive the runtime: what requests point to lies in it. */
 mkv_status mkv_register_memory(mkv_runtime* runtime, void* memory, size_t bytes);
 
-/* `reused`, which may be null: leading tokens that are there already, and are not appended. */
+/* `reused`, which may be null: leading tokens that are there already, and are not appended.
+   `max_reused_tokens`, 0 or more: the most that it may be, INT64_MAX for all that are there. Ranks
+   of a tensor-parallel group give the least of what mkv_lookup says on each of them. */
 mkv_status mkv_begin(mkv_runtime* runtime, const mkv_segment* prompt, size_t segments,
-                     mkv_sequence* sequence, int64_t* reused);
-/* What mkv_begin would reuse of a prompt now. Changes nothing. */
+                     int64_t max_reused_tokens, mkv_sequence* sequence, int64_t* reused);
+/* What mkv_begin would reuse of a prompt now, without a bound. Changes nothing. */
 mkv_status mkv_lookup(mkv_runtime* runtime, const mkv_segment* prompt, size_t segments,
                       int64_t* reusable);
 /* No content that was kept is reused any more; running sequences go on. */

@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -86,6 +87,9 @@ struct SequenceId {
   friend constexpr bool operator==(SequenceId, SequenceId) = default;
 };
 
+/// As many as there are.
+inline constexpr Tokens kAllTokens = std::numeric_limits<Tokens>::max();
+
 struct Begun {
   SequenceId sequence{};
   Tokens reused = 0;  ///< its first tokens, which count as appended in all layers
@@ -124,6 +128,14 @@ struct Truncated {
   Tokens kept = 0;
 };
 
+/// The status of what is lost says why:
+///   io_error   the device failed, or the disk that it was to come from
+///   timeout    likewise, not within its time
+///   checksum   a page was damaged, in memory or on disk
+///   cancelled  something before it failed, or it was still to come from the disk when it was
+///              forgotten there: by `forget_content`, or as a page beside it was damaged
+///   no_space   it was to come from the disk, and the host has no room
+///   rejected   K or V are infinite or no numbers: the same rows will be lost again
 struct RuntimeEvent {
   enum class Kind : std::uint8_t {
     attended,  ///< `step` has ended; the outputs are good where `status` is ok, else undefined
@@ -162,10 +174,10 @@ struct RuntimeCounters {
   std::int64_t unselected_for_probes = 0;  ///< no text behind the images has scored them
   std::int64_t unselected_for_faults = 0;
   /// Of prompts' leading segments with known content.
-  std::int64_t reuse_hits = 0;         ///< prompts of which some was there
+  std::int64_t reuse_hits = 0;         ///< prompts of which some was reused
   std::int64_t reuse_misses = 0;       ///< prompts of which none was
   std::int64_t known_tokens = 0;       ///< in prompts that were begun
-  std::int64_t reused_tokens = 0;      ///< of them, whose KV was there
+  std::int64_t reused_tokens = 0;      ///< of them
   std::int64_t kept_segments = 0;      ///< whose KV stays for others
   std::int64_t unkept_segments = 0;    ///< not: there was no room for a copy of their last page
   std::int64_t evicted_segments = 0;   ///< that left for want of memory
@@ -180,6 +192,7 @@ class Runtime {
  public:
   /// Allocates device memory, reserves host memory and starts the device's threads. Without a GPU
   /// the device is memory of this process. Throws Error, also where the admin server cannot listen.
+  /// The disk is opened last: where there can be no runtime without it, it stays as it is.
   explicit Runtime(const RuntimeConfig& config);
   Runtime(Runtime&&) noexcept;
   ~Runtime();
@@ -196,9 +209,16 @@ class Runtime {
   /// appended the same ones, their KV is shared and need not be appended: it begins with `reused`
   /// tokens, fewer than the prompt. A content id names all that decides the KV of a segment beside
   /// what is before it: model, weights and adapter too where one runtime serves several. What comes
-  /// from the disk can still be `lost`, with no_space too, and is appended then after all.
-  std::optional<Begun> begin(std::span<const Segment> prompt);
-  /// What `begin` would reuse of a prompt now. Changes nothing.
+  /// from the disk can still be `lost`, and is appended then after all.
+  ///
+  /// Reuse ends behind an image or video, or in text or audio where a page of `own_page_tokens`
+  /// ends: where that is depends on the prompt and the configuration alone. Of these places, as far
+  /// as what is kept reaches, it is the last one at or before `max_reused_tokens`; before the first
+  /// one nothing is reused. So ranks of a tensor-parallel group, which each keep their own, begin
+  /// alike with the least of what `lookup` says on each of them.
+  std::optional<Begun> begin(std::span<const Segment> prompt,
+                             Tokens max_reused_tokens = kAllTokens);
+  /// What `begin` would reuse of a prompt now, without a bound. Changes nothing.
   Tokens lookup(std::span<const Segment> prompt) const;
   /// All content that was kept is not to be reused any more: weights have changed, say. Running
   /// sequences go on. On disk it is erased; what is not when the process ends is found by the next

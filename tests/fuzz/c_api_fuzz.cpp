@@ -211,9 +211,11 @@ class Caller {
     mkv_sequence sequence = 0;
     std::int64_t reused = 0, reusable = 0;
     const mkv_status found = mkv_lookup(runtime_, prompt, segments, &reusable);
-    const mkv_status status = mkv_begin(runtime_, prompt, segments, &sequence, &reused);
+    const std::int64_t bound = input_.chance() ? INT64_MAX : input_.take<std::int16_t>();
+    const mkv_status status = mkv_begin(runtime_, prompt, segments, bound, &sequence, &reused);
     check((status == MKV_OK) == (sequence != 0));
-    check(status != MKV_OK || (found == MKV_OK && reused == reusable));
+    check(status != MKV_OK ||
+          (found == MKV_OK && reused <= bound && (bound < reusable || reused == reusable)));
     if (status == MKV_OK && sequences_.size() < 16) sequences_.push_back(sequence);
     return status;
   }

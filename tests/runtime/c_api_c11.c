@@ -16,7 +16,7 @@ static const char* one_sequence(mkv_runtime* runtime) {
       {.size = sizeof(mkv_segment), .token_class = MKV_TEXT, .tokens = 8},
       {.size = sizeof(mkv_segment), .token_class = MKV_IMAGE, .tokens = 32}};
   mkv_sequence sequence = 0;
-  if (mkv_begin(runtime, prompt, 2, &sequence, NULL) != MKV_OK) return "begin";
+  if (mkv_begin(runtime, prompt, 2, INT64_MAX, &sequence, NULL) != MKV_OK) return "begin";
   for (int layer = 0; layer < LAYERS; ++layer) {
     const mkv_append_request append = {.size = sizeof(append),
                                        .sequence = sequence,

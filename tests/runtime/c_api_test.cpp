@@ -7,11 +7,13 @@
 #include <cstring>
 #include <limits>
 #include <memory>
+#include <random>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "kernels/number.hpp"
+#include "modalkv/content.hpp"
 #include "modalkv/modalkv.h"
 #include "modalkv/runtime.hpp"
 #include "runtime/c_boundary.hpp"
@@ -172,7 +174,8 @@ class Engine {
   mkv_sequence begin() {
     mkv_sequence sequence = 0;
     std::int64_t reused = -1;
-    EXPECT_EQ(mkv_begin(runtime_, kPrompt.data(), kPrompt.size(), &sequence, &reused), MKV_OK);
+    EXPECT_EQ(mkv_begin(runtime_, kPrompt.data(), kPrompt.size(), INT64_MAX, &sequence, &reused),
+              MKV_OK);
     EXPECT_EQ(reused, 0);
     return sequence;
   }
@@ -405,6 +408,62 @@ TEST(CApi, SaysWhatIsLost) {
   EXPECT_EQ(engine.attend(sequence, 0), MKV_OK);
 }
 
+TEST(CApi, NamesTextAsTheCppApiDoes) {
+  std::mt19937 random(3);
+  for (const std::size_t tokens : {0, 1, 2, 1000}) {
+    std::vector<std::int32_t> ids(tokens);
+    for (std::int32_t& id : ids) id = static_cast<std::int32_t>(random());
+    ContentId content{{1, 2, 3, 4}};
+    ASSERT_EQ(mkv_content_of_tokens(ids.data(), tokens, content.words.data()), MKV_OK);
+    EXPECT_EQ(content, content_of_tokens(ids));
+  }
+  ContentId content{{1, 2, 3, 4}};
+  const std::int32_t id = 7;
+  EXPECT_EQ(mkv_content_of_tokens(nullptr, 1, content.words.data()), MKV_REJECTED);
+  EXPECT_EQ(mkv_content_of_tokens(&id, SIZE_MAX, content.words.data()), MKV_REJECTED);
+  EXPECT_EQ(mkv_content_of_tokens(&id, 1, nullptr), MKV_REJECTED);
+  EXPECT_EQ(content, (ContentId{{1, 2, 3, 4}}));
+  EXPECT_EQ(mkv_content_of_tokens(nullptr, 0, content.words.data()), MKV_OK);
+  EXPECT_EQ(content, content_of_tokens({}));
+}
+
+TEST(CApi, ReusesNoMoreThanTheBoundSays) {
+  mkv_config config = small_config();
+  config.device_bytes = 8 * kMiB;
+  Engine engine(open(config));
+  mkv_runtime* runtime = engine.runtime();
+  std::array prompt = kPrompt;
+  for (std::size_t i = 0; i < prompt.size(); ++i) prompt[i].content[0] = i + 1;
+  const auto begin = [&](std::int64_t bound, mkv_sequence& sequence) {
+    std::int64_t reused = -1;
+    EXPECT_EQ(mkv_begin(runtime, prompt.data(), prompt.size(), bound, &sequence, &reused), MKV_OK);
+    return reused;
+  };
+  mkv_sequence sequence = 0;
+  EXPECT_EQ(begin(INT64_MAX, sequence), 0);
+  ASSERT_EQ(engine.append(sequence, kTokens, 0), MKV_OK);
+  ASSERT_EQ(engine.attend(sequence, 0), MKV_OK);
+  std::int64_t reusable = 0;
+  for (int i = 0; i < 1000 && reusable == 0; ++i) {
+    mkv_event event{};
+    event.size = sizeof(event);
+    EXPECT_EQ(mkv_poll(runtime, kMillisecond, &event), MKV_TIMEOUT);
+    ASSERT_EQ(mkv_lookup(runtime, prompt.data(), prompt.size(), &reusable), MKV_OK);
+  }
+  // Behind the image; the text before it is no page, nor is that behind it.
+  EXPECT_EQ(reusable, 195);
+  for (const auto& [bound, reused] : {std::pair<std::int64_t, std::int64_t>{INT64_MAX, 195},
+                                      {195, 195},
+                                      {194, 188},
+                                      {188, 188},
+                                      {187, 0},
+                                      {0, 0}})
+    EXPECT_EQ(begin(bound, sequence), reused) << bound;
+  mkv_sequence none = 0;
+  EXPECT_EQ(mkv_begin(runtime, prompt.data(), prompt.size(), -1, &none, nullptr), MKV_REJECTED);
+  EXPECT_EQ(none, 0u);
+}
+
 TEST(CApi, ACallerOfC11IsServed) {
   const char* failed = run_a_c11_engine();
   EXPECT_EQ(failed, nullptr) << failed;
@@ -451,7 +510,9 @@ TEST(CApi, TakesArraysOfShorterAndLongerStructs) {
     newer[i].known.size = sizeof(Newer);
   }
   mkv_sequence sequence = 0;
-  const auto begin = [&] { return mkv_begin(runtime, &newer[0].known, 3, &sequence, nullptr); };
+  const auto begin = [&] {
+    return mkv_begin(runtime, &newer[0].known, 3, INT64_MAX, &sequence, nullptr);
+  };
   EXPECT_EQ(begin(), MKV_OK);
   newer[2].unknown = 1;
   EXPECT_EQ(begin(), MKV_UNSUPPORTED);
@@ -466,10 +527,11 @@ TEST(CApi, TakesArraysOfShorterAndLongerStructs) {
     std::int64_t tokens = 3;
   };
   const std::array<Older, 2> older{};
-  EXPECT_EQ(
-      mkv_begin(runtime, reinterpret_cast<const mkv_segment*>(older.data()), 2, &sequence, nullptr),
-      MKV_OK);
-  EXPECT_EQ(mkv_begin(runtime, kPrompt.data(), SIZE_MAX, &sequence, nullptr), MKV_REJECTED);
+  EXPECT_EQ(mkv_begin(runtime, reinterpret_cast<const mkv_segment*>(older.data()), 2, INT64_MAX,
+                      &sequence, nullptr),
+            MKV_OK);
+  EXPECT_EQ(mkv_begin(runtime, kPrompt.data(), SIZE_MAX, INT64_MAX, &sequence, nullptr),
+            MKV_REJECTED);
 }
 
 TEST(CApi, FillsShorterAndLongerStructs) {
@@ -596,7 +658,7 @@ TEST(CApi, RejectsNullEverywhere) {
   EXPECT_EQ(mkv_let_happen(nullptr), MKV_REJECTED);
   EXPECT_EQ(mkv_has_happened(nullptr), 0);
   EXPECT_EQ(mkv_register_memory(nullptr, &event, 8), MKV_REJECTED);
-  EXPECT_EQ(mkv_begin(nullptr, nullptr, 0, &other, nullptr), MKV_REJECTED);
+  EXPECT_EQ(mkv_begin(nullptr, nullptr, 0, INT64_MAX, &other, nullptr), MKV_REJECTED);
   EXPECT_EQ(mkv_can_admit(nullptr, nullptr, 0, 1), MKV_REJECTED);
   EXPECT_EQ(mkv_reserve(nullptr, sequence, 1), MKV_REJECTED);
   EXPECT_EQ(mkv_append(nullptr, &append, 1, 0, nullptr, 0), MKV_REJECTED);
@@ -614,8 +676,8 @@ TEST(CApi, RejectsNullEverywhere) {
   EXPECT_EQ(mkv_read_counters(nullptr, &counters), MKV_REJECTED);
 
   EXPECT_EQ(mkv_register_memory(runtime, nullptr, 8), MKV_REJECTED);
-  EXPECT_EQ(mkv_begin(runtime, nullptr, 1, &other, nullptr), MKV_REJECTED);
-  EXPECT_EQ(mkv_begin(runtime, kPrompt.data(), 1, nullptr, nullptr), MKV_REJECTED);
+  EXPECT_EQ(mkv_begin(runtime, nullptr, 1, INT64_MAX, &other, nullptr), MKV_REJECTED);
+  EXPECT_EQ(mkv_begin(runtime, kPrompt.data(), 1, INT64_MAX, nullptr, nullptr), MKV_REJECTED);
   EXPECT_EQ(mkv_can_admit(runtime, nullptr, 1, 1), MKV_REJECTED);
   EXPECT_EQ(mkv_append(runtime, nullptr, 1, 0, nullptr, 0), MKV_REJECTED);
   EXPECT_EQ(mkv_append(runtime, &append, 1, 0, nullptr, 1), MKV_REJECTED);
@@ -651,7 +713,7 @@ TEST(CApi, RejectsWhatCannotBe) {
     EXPECT_EQ(attend([&](auto& request) { request.tokens = tokens; }), MKV_REJECTED);
     mkv_segment bad = segment(MKV_TEXT, tokens);
     mkv_sequence other = 0;
-    EXPECT_EQ(mkv_begin(runtime, &bad, 1, &other, nullptr), MKV_REJECTED);
+    EXPECT_EQ(mkv_begin(runtime, &bad, 1, INT64_MAX, &other, nullptr), MKV_REJECTED);
     EXPECT_EQ(mkv_can_admit(runtime, &bad, 1, 0), MKV_REJECTED);
   }
   for (const int layer : {-1, kLayers, INT32_MAX, INT32_MIN}) {
@@ -690,12 +752,13 @@ TEST(CApi, RejectsWhatCannotBe) {
   EXPECT_EQ(mkv_can_admit(runtime, many.data(), 2, 0), MKV_REJECTED) << "no positions for them";
   mkv_segment bad = segment(4, 1);
   mkv_sequence other = 0;
-  EXPECT_EQ(mkv_begin(runtime, &bad, 1, &other, nullptr), MKV_REJECTED);
+  EXPECT_EQ(mkv_begin(runtime, &bad, 1, INT64_MAX, &other, nullptr), MKV_REJECTED);
   bad = segment(-1, 1);
-  EXPECT_EQ(mkv_begin(runtime, &bad, 1, &other, nullptr), MKV_REJECTED);
+  EXPECT_EQ(mkv_begin(runtime, &bad, 1, INT64_MAX, &other, nullptr), MKV_REJECTED);
   bad = segment(MKV_TEXT, 1), bad.floor = 2;
-  EXPECT_EQ(mkv_begin(runtime, &bad, 1, &other, nullptr), MKV_REJECTED);
-  EXPECT_EQ(mkv_begin(runtime, nullptr, 0, &other, nullptr), MKV_OK) << "it begins with nothing";
+  EXPECT_EQ(mkv_begin(runtime, &bad, 1, INT64_MAX, &other, nullptr), MKV_REJECTED);
+  EXPECT_EQ(mkv_begin(runtime, nullptr, 0, INT64_MAX, &other, nullptr), MKV_OK)
+      << "it begins with nothing";
 
   mkv_event told{};
   told.size = 7;

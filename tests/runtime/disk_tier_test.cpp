@@ -103,6 +103,7 @@ TEST_F(DiskTiers, RefusesWhatItCannotTake) {
   EXPECT_EQ(world.load(0, 0), Status::rejected);
   EXPECT_EQ(world.load(0, 1), Status::rejected) << "not here";
   EXPECT_EQ(world.store(0, 2 * kPages + 1), Status::no_space) << "larger than the disk";
+  EXPECT_EQ(world.tier->counters().no_space_jobs, 1u);
   TierMemory job = TierMemory::filled({tier_key(0, 0), tier_key(1, 0)}, 0);
   EXPECT_EQ(world.tier->store(job.pages, some_facts()).status, Status::rejected) << "two contents";
   job = TierMemory::filled({tier_key(0, 0), tier_key(0, 0)}, 0);

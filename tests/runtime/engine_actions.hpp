@@ -31,7 +31,8 @@ enum class EngineCall : std::uint8_t {
   truncate,  ///< which sequence, by how many tokens
   release,   ///< which sequence
   poll,      ///< how often
-  share,     ///< begin: which known contents, text and image in turn, 0: none; tokens of own text
+  share,     ///< begin: which known contents, text and image in turn, 0: none; tokens of own text;
+             ///< how many may be reused and one, 0: all
   forget,    ///< all content that is kept
 };
 
@@ -163,11 +164,12 @@ class ActionSource {
 
   EngineAction share() {
     ++sequences_;
-    EngineAction action{EngineCall::share, std::vector<Tokens>(kSharedSegments + 1)};
+    EngineAction action{EngineCall::share, std::vector<Tokens>(kSharedSegments + 2)};
     // Mostly the same text and image, then others.
     for (std::size_t i = 0; i < kSharedSegments; ++i)
       action.numbers[i] = i < 2 && below(4) != 0 ? 1 : between(0, recurs_ ? 5 : 2);
     action.numbers[kSharedSegments] = between(0, 30);
+    if (below(4) == 0) action.numbers[kSharedSegments + 1] = between(1, 400);
     return action;
   }
 

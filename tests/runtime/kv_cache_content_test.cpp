@@ -2,9 +2,12 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <memory>
+#include <random>
 
 #include "kernels/page_codec.hpp"
 #include "tests/runtime/recorded_engine.hpp"
+#include "tests/runtime/reuse_oracle.hpp"
 
 namespace modalkv {
 namespace {
@@ -135,6 +138,73 @@ TEST(KvCacheContent, ATokenIsLeftToCompute) {
   std::vector<Segment> longer = all;
   longer.push_back(text(1));
   EXPECT_EQ(engine.cache().lookup(longer), 163);
+}
+
+TEST(KvCacheContent, NoMoreIsReusedThanTheBoundSays) {
+  Engine engine;
+  const SequenceId first = append_first(engine);
+  const auto expected = outputs(engine, first);
+  for (const Tokens bound : {Tokens{-1}, Tokens{0}, Tokens{15}, Tokens{16}, Tokens{20}, Tokens{119},
+                             kSharedTokens, kAllTokens}) {
+    SCOPED_TRACE(bound);
+    const Begun begun = *engine.cache().begin(prompt(6), bound);
+    EXPECT_EQ(begun.reused, bound < 16 ? 0 : bound < kSharedTokens ? 16 : kSharedTokens);
+    ASSERT_EQ(engine.append(begun.sequence, begun.reused, kSharedTokens + 6 - begun.reused),
+              Status::ok);
+    expect_same(outputs(engine, begun.sequence), expected);
+    engine.settle();
+    ASSERT_EQ(engine.cache().release(begun.sequence), Status::ok);
+    EXPECT_EQ(engine.cache().lookup(prompt(6)), kSharedTokens) << "it stays for others";
+  }
+  EXPECT_EQ(engine.cache().counters().kept_segments, 2) << "each once";
+}
+
+// Of a group, each of which has computed as much of the prompt as it happened to. The least that
+// all of them find is where they can all begin.
+TEST(KvCacheContent, RanksThatHaveOtherContentBeginAlike) {
+  const Tokens page_tokens = config_of().own_page_tokens;
+  std::mt19937_64 random(11);
+  const auto up_to = [&](Tokens most) {
+    return static_cast<Tokens>(random() % static_cast<std::uint64_t>(most + 1));
+  };
+  for (int trial = 0; trial < 12; ++trial) {
+    std::vector<Segment> all;
+    Tokens prompt_tokens = 0;
+    for (std::uint64_t i = 0; i < 5; ++i) {
+      const bool image = random() % 2 == 0;
+      all.push_back(
+          known(image ? TokenClass::image : TokenClass::text, 1 + up_to(image ? 130 : 60), i + 1));
+      prompt_tokens += all.back().tokens;
+    }
+    std::vector<std::unique_ptr<Engine>> ranks;
+    std::vector<Tokens> found;
+    for (int rank = 0; rank < 2; ++rank) {
+      Engine& engine = *ranks.emplace_back(std::make_unique<Engine>());
+      const Tokens appended = up_to(prompt_tokens);
+      const SequenceId sequence = engine.begin(all);
+      if (appended > 0) {
+        ASSERT_EQ(engine.append(sequence, 0, appended), Status::ok);
+      }
+      engine.settle();
+      Tokens whole = 0;  // segments
+      for (const Segment& segment : all) {
+        if (whole + segment.tokens > appended) break;
+        whole += segment.tokens;
+      }
+      found.push_back(engine.cache().lookup(all));
+      ASSERT_EQ(found.back(), last_reuse_end(all, page_tokens, std::min(whole, prompt_tokens - 1)));
+    }
+    const Tokens least = *std::min_element(found.begin(), found.end());
+    for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
+      KvCache& cache = ranks[rank]->cache();
+      EXPECT_EQ(cache.begin(all, least)->reused, least);
+      for (int i = 0; i < 10; ++i) {
+        const Tokens bound = up_to(prompt_tokens);
+        EXPECT_EQ(cache.begin(all, bound)->reused,
+                  last_reuse_end(all, page_tokens, std::min(bound, found[rank])));
+      }
+    }
+  }
 }
 
 TEST(KvCacheContent, StaysWhenItsSequenceIsGoneUntilItIsForgotten) {

@@ -205,6 +205,38 @@ TEST(KvCacheDisk, ASequenceThatGoesWhileItIsLoadedLeavesNothingBehind) {
   for (const PoolUsage& pool : engine.cache().usage().pools) EXPECT_EQ(pool.used_bytes, 0);
 }
 
+// While the disk reads it, into a host that is empty, and while it waits for room there.
+TEST(KvCacheDisk, WhatIsForgottenBeforeItHasComeIsLostAsCancelled) {
+  for (const bool waits : {false, true}) {
+    SCOPED_TRACE(waits);
+    MemoryDisk memory(8 * kMiB);
+    std::optional<Disk> disk(memory);
+    std::optional<Engine> engine;
+    engine.emplace(config_of(), kSmall, &disk->tier());
+    const auto expected = chat(*engine, 3);
+    flood(*engine, 100);
+    if (!waits) {
+      engine.reset();
+      engine.emplace(config_of(), kSmall, &disk.emplace(memory).tier());
+    }
+    const Begun begun = *engine->cache().begin(prompt(3));
+    ASSERT_EQ(begun.reused, kShared);
+    engine->cache().forget_content();
+    const std::vector<RuntimeEvent> events = engine->settle();
+    EXPECT_FALSE(events.empty());
+    for (const RuntimeEvent& event : events) {
+      EXPECT_EQ(event.kind, RuntimeEvent::Kind::lost);
+      EXPECT_EQ(event.status, Status::cancelled) << name(event.status);
+      EXPECT_EQ(event.sequence, begun.sequence);
+    }
+    EXPECT_GT(disk->tier().counters().cancelled_jobs, 0u);
+    EXPECT_EQ(disk->tier().counters().failed_jobs, 0u) << "the disk does its work";
+    const Tokens kept = engine->cache().truncate(begun.sequence, 0).kept;
+    ASSERT_EQ(engine->append(begun.sequence, 3 * 500 + kept, kShared + 4 - kept), Status::ok);
+    expect_same(outputs(*engine, begun.sequence), expected);
+  }
+}
+
 TEST(KvCacheDisk, AFullDiskCostsWhatIsWorthLeast) {
   MemoryDisk memory(256 * kKiB);
   Disk disk(memory, 256 * kKiB);

@@ -12,6 +12,7 @@
 #include "runtime/kv_cache.hpp"
 #include "tests/runtime/content_oracle.hpp"
 #include "tests/runtime/engine_actions.hpp"
+#include "tests/runtime/reuse_oracle.hpp"
 
 namespace modalkv {
 
@@ -70,8 +71,9 @@ class History {
         config_(history_config(options)),
         engine_(memory.engine),
         cache_(device, config_,
-               {.device = memory.device, .hosts = {{memory.host}}, .tables = memory.tables}, disk),
+               {.device = memory.device, .hosts = {{memory.host}}, .tables = memory.tables}),
         has_disk_(disk != nullptr) {
+    if (disk != nullptr) cache_.use_disk(*disk);
     cache_.grow_host(0, static_cast<Bytes>(memory.host.size()));
     engine_space_ = device
                         .register_space({SpaceInfo::Kind::device,
@@ -144,7 +146,7 @@ class History {
   void act(const EngineAction& action) {
     if (action.call == EngineCall::begin) return begin(action);
     if (action.call == EngineCall::share) return share(action);
-    if (action.call == EngineCall::forget) return cache_.forget_content();
+    if (action.call == EngineCall::forget) return forget();
     if (action.call == EngineCall::drain) return drain();
     if (action.call == EngineCall::place) return cache_.set_placement(placement_of(action));
     if (action.call == EngineCall::poll) {
@@ -219,23 +221,33 @@ class History {
       prompt.push_back({TokenClass::text, std::max<Tokens>(own, 1)});
       sequence.prompt_tokens += std::max<Tokens>(own, 1);
     }
-    begin(std::move(sequence), prompt);
+    const Tokens bound = action[ActionSource::kSharedSegments + 1];
+    begin(std::move(sequence), prompt, bound == 0 ? kAllTokens : bound - 1);
   }
-  void begin(Modelled sequence, const std::vector<Segment>& prompt) {
-    const Tokens expected = cache_.lookup(prompt);
-    require(expected == cache_.lookup(prompt), "a lookup changes something");
-    const auto begun = cache_.begin(prompt);
+  void begin(Modelled sequence, const std::vector<Segment>& prompt,
+             Tokens max_reused_tokens = kAllTokens) {
+    const Tokens reusable = cache_.lookup(prompt),
+                 expected = last_reuse_end(prompt, config_.own_page_tokens,
+                                           std::min(reusable, max_reused_tokens));
+    require(reusable == cache_.lookup(prompt), "a lookup changes something");
+    require(max_reused_tokens < reusable || expected == reusable, "reuse cannot end there");
+    const auto begun = cache_.begin(prompt, max_reused_tokens);
     require(begun.has_value(), "begin answers nothing");
     // What is on disk may find no room on the host.
     require((has_disk_ ? begun->reused <= expected : begun->reused == expected) &&
-                expected < std::max<Tokens>(sequence.prompt_tokens, 1) &&
-                expected <= static_cast<Tokens>(sequence.known.size()),
+                reusable < std::max<Tokens>(sequence.prompt_tokens, 1) &&
+                reusable <= static_cast<Tokens>(sequence.known.size()),
             "begin reuses " + std::to_string(begun->reused) + " tokens");
     sequence.id = begun->sequence;
     sequence.tokens.assign(sequence.known.begin(), sequence.known.begin() + begun->reused);
     for (int layer = 0; layer < config_.layers; ++layer)
       require(cache_.tokens(sequence.id, layer) == begun->reused, "reused in some layers only");
     sequences_[next_number_++] = std::move(sequence);
+  }
+
+  void forget() {
+    has_forgotten_ = true;
+    cache_.forget_content();
   }
 
   void pause(Modelled& sequence) {
@@ -421,8 +433,11 @@ class History {
     const auto event = cache_.poll(timeout_ns);
     if (!event) return false;
     if (event->kind == RuntimeEvent::Kind::lost) {
-      // What was to come from the disk may find no room in the end.
-      require(options_.faults || (has_disk_ && event->status == Status::no_space),
+      require(event->status != Status::rejected, "lost as if K or V were no numbers");
+      // What was to come from the disk may find no room in the end, or be forgotten.
+      require(options_.faults ||
+                  (has_disk_ && (event->status == Status::no_space ||
+                                 (has_forgotten_ && event->status == Status::cancelled))),
               "lost without a fault: " + std::string(name(event->status)));
       for (const auto& [key, sequence] : sequences_)
         if (sequence.id == event->sequence) {
@@ -479,7 +494,7 @@ class History {
   RuntimeConfig config_;
   std::span<std::byte> engine_;
   KvCache cache_;
-  bool has_disk_;
+  bool has_disk_, has_forgotten_ = false;
   SpaceId engine_space_{};
   Bytes engine_used_ = 0;
   std::map<std::uint64_t, Modelled> sequences_;

@@ -51,6 +51,9 @@ RuntimeMetrics full_metrics() {
   metrics.stalls = {250'000'000, 3};
   metrics.steps = {2, 30 * kMillisecond, 20 * kMillisecond, 16 * kMillisecond, 9 * kMillisecond};
   metrics.plans = {3, 2, 1};
+  metrics.disk.emplace();
+  metrics.disk->stored_jobs = 1, metrics.disk->loaded_jobs = 2, metrics.disk->failed_jobs = 3;
+  metrics.disk->no_space_jobs = 4, metrics.disk->cancelled_jobs = 5;
   metrics.degraded = {{"pinned \"maybe\"\\\n", true}, {"other", false}};
   metrics.uptime_ns = 90 * kSecond + 1;
   return metrics;
@@ -74,6 +77,9 @@ TEST(Metrics, AreInBaseUnitsWithTheirLabels) {
   EXPECT_EQ(page.value("modalkv_decode_step_actual_seconds_total"), 0.03);
   EXPECT_EQ(page.value("modalkv_decode_step_predicted_seconds"), 0.009);
   EXPECT_EQ(page.value("modalkv_plans_total", {{"cause", "drift"}}), 2);
+  for (const auto& [outcome, jobs] :
+       {std::pair{"stored", 1}, {"loaded", 2}, {"failed", 3}, {"no_space", 4}, {"cancelled", 5}})
+    EXPECT_EQ(page.value("modalkv_disk_jobs_total", {{"outcome", outcome}}), jobs);
   EXPECT_EQ(page.value("modalkv_degraded", {{"mode", "pinned \"maybe\"\\\n"}}), 1);
   EXPECT_EQ(page.value("modalkv_degraded", {{"mode", "other"}}), 0);
   EXPECT_EQ(page.value("modalkv_uptime_seconds"), 90.000000001);

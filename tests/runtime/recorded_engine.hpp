@@ -69,8 +69,8 @@ class Engine {
                                std::vector<std::byte>(static_cast<std::size_t>(sizes.host_bytes)),
                            1}},
                 .tables = tables_,
-                .host_chunk_bytes = sizes.host_chunk_bytes},
-               disk) {
+                .host_chunk_bytes = sizes.host_chunk_bytes}) {
+    if (disk != nullptr) cache_.use_disk(*disk);
     for (std::size_t host = 0; host < 2; ++host) cache_.grow_host(host, sizes.host_bytes);
     space_ = recorder_
                  .register_space(

@@ -4,6 +4,9 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <map>
 #include <random>
 #include <string>
@@ -11,6 +14,8 @@
 #include "tests/offload/temporary_folder.hpp"
 #include "tests/offload/victim.hpp"
 #include "tests/runtime/content_oracle.hpp"
+#include "tests/runtime/http_client.hpp"
+#include "tests/runtime/prometheus_reader.hpp"
 #include "tests/runtime/small_runtime.hpp"
 
 namespace modalkv {
@@ -224,6 +229,60 @@ TEST(RuntimeDisk, IsOneRuntimesAndOneModels) {
   EXPECT_NE(complaint(other_tag), "");
   EXPECT_NE(complaint(other_pages), "");
   EXPECT_EQ(complaint(config), "");
+}
+
+// Nothing is made where there was nothing, and what was there keeps its bytes.
+TEST(RuntimeDisk, IsNotTouchedByARuntimeThatCannotBe) {
+  TemporaryFolder folder;
+  const RuntimeConfig config = disk_config(folder / "kv");
+  const auto bytes_of = [&] {
+    std::map<std::string, std::string> files;
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(folder.path()))
+      if (entry.is_regular_file()) {
+        std::ifstream file(entry.path(), std::ios::binary);
+        files[entry.path()] = {std::istreambuf_iterator(file), {}};
+      } else {
+        files[entry.path()];
+      }
+    return files;
+  };
+  const auto expect_untouched = [&] {
+    const auto before = bytes_of();
+    const std::pair<const char*, void (*)(RuntimeConfig&)> wrongs[] = {
+        {"memory", [](RuntimeConfig& wrong) { wrong.device_bytes = kMiB; }},
+        {"heads", [](RuntimeConfig& wrong) { wrong.query_heads = 3; }},
+        {"slots", [](RuntimeConfig& wrong) { wrong.staging_slots = 0; }},
+        {"tag", [](RuntimeConfig& wrong) { wrong.kv_tag.clear(); }},
+        {"address", [](RuntimeConfig& wrong) { wrong.admin = AdminConfig{"no address"}; }}};
+    for (const auto& [what, change] : wrongs) {
+      SCOPED_TRACE(what);
+      RuntimeConfig wrong = config;
+      wrong.disk_bytes /= 2;  // what lies behind that would be given up
+      change(wrong);
+      EXPECT_THROW(Runtime{wrong}, Error);
+      EXPECT_TRUE(bytes_of() == before);
+    }
+  };
+  expect_untouched();
+  {
+    Chats chats(config);
+    for (std::uint64_t content = 1; content <= kContents; ++content) chats.chat(content, content);
+    ASSERT_GT(chats.runtime().counters().stored_segments, 0);
+  }
+  ASSERT_FALSE(bytes_of().empty());
+  expect_untouched();
+}
+
+TEST(RuntimeDisk, ItsServerShowsItFromTheBegin) {
+  TemporaryFolder folder;
+  RuntimeConfig config = disk_config(folder.path());
+  config.admin.emplace();
+  Runtime runtime(config);
+  const HttpAnswer answer = http_get(runtime.admin_port(), "/metrics");
+  const PrometheusPage page = PrometheusReader::read(answer.body);
+  EXPECT_EQ(page.sum("modalkv_pool_capacity_bytes", {{"tier", "disk"}}), 4 * kMiB);
+  EXPECT_EQ(page.value("modalkv_degraded", {{"mode", "disk_has_failed"}}), 0);
+  EXPECT_EQ(page.value("modalkv_disk_jobs_total", {{"outcome", "no_space"}}), 0);
 }
 
 }  // namespace

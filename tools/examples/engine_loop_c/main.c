@@ -223,7 +223,7 @@ static void begin(mkv_runtime* runtime, Sequence* sequence, uint64_t number, int
   mkv_status status = mkv_can_admit(runtime, prompt, 3, NEW_TOKENS);
   if (status != MKV_OK) fail("admission", status, runtime);
   int64_t reused = 0;
-  status = mkv_begin(runtime, prompt, 3, &sequence->id, &reused);
+  status = mkv_begin(runtime, prompt, 3, INT64_MAX, &sequence->id, &reused);
   if (status != MKV_OK) fail("begin", status, runtime);
   sequence->tokens = sequence->prompt_tokens = 2 * text + IMAGE;
   sequence->computed = (int)reused; /* and is not appended */
