@@ -502,9 +502,13 @@ Truncated KvCache::truncate(SequenceId id, Tokens tokens) {
     sequence->tail.reset();
   }
   for (Tokens& appended : sequence->appended) appended = std::min(appended, kept);
-  // The last block of each strand is open again where something of it went.
+  // The last block of each strand is open again where something of it went. Its checksums go with
+  // that: what they have to say is heard before.
   const auto reopen = [&](std::vector<BlockId>& ids, bool open) {
     if (ids.empty() || !open) return;
+    if (is_complete(blocks_[ids.back()]))
+      for (int layer = 0; layer < config_.layers; ++layer)
+        if (is_sampled()) suspects_.push_back({ids.back(), layer});
     for (Part& part : blocks_[ids.back()].parts)
       part.closed_layers = 0, part.incompressible = false;
   };

@@ -180,7 +180,8 @@ class KvCache {
       score,
       bring_scores,
       promotion,
-      tail
+      tail,
+      suspect
     };
     Ticket ticket{};
     Kind kind = Kind::append;
@@ -200,6 +201,11 @@ class KvCache {
     EngineEvent done{};  // to be raised by us, not by the device
     Fence fence = 0;     // of its tables
     std::vector<Probing> probings{};
+  };
+  // A page on the device, which only the device can read: one by one they are verified again.
+  struct Suspect {
+    BlockId block{};
+    int layer = 0;
   };
   struct Wish {
     BlockId block{};
@@ -556,7 +562,12 @@ class KvCache {
   void lose(std::vector<BlockId> blocks, int layer, Status status);
   void lose_of(std::uint32_t owner, std::span<const BlockId> lost, int layer, Status status);
   void lose(SequenceId sequence, Tokens first_token, int layer, Status status);
-  void find_corruption(int layer);
+  void find_corruption(int layer, std::uint64_t step);
+  void suspect_resident(int layer, const Step& step);
+  void verify_suspects();
+  bool is_sampled() {
+    return config_.verify_every > 0 && ++pages_read_ % config_.verify_every == 0;
+  }
   bool is_corrupt(BlockId id, int layer);
 
   RuntimeConfig config_;
@@ -591,9 +602,10 @@ class KvCache {
   std::vector<SequenceId> promotions_;  // chosen, not in flight
   Fence recycled_ = 0;                  // tables of steps until it are overwritten
   std::uint64_t step_ = 0, clock_ = 0, calls_ = 0, list_versions_ = 0;
-  Bytes reserved_bytes_ = 0;          // of all sequences
-  std::int64_t host_pages_read_ = 0;  // by steps
-  bool stuck_ = false;                // nothing that wants to move can, for want of memory
+  Bytes reserved_bytes_ = 0;     // of all sequences
+  std::int64_t pages_read_ = 0;  // by steps
+  std::deque<Suspect> suspects_;
+  bool stuck_ = false;  // nothing that wants to move can, for want of memory
   RuntimeCounters counters_;
   // Of one call, kept for their memory.
   std::vector<SequenceId> batch_;

@@ -205,15 +205,15 @@ bool KvCache::queues_have_room(std::span<const AttendRequest> batch, int ahead, 
   const auto requests = static_cast<int>(batch.size()),
              parts = static_cast<int>(parts_.size() + staged_parts_.size()),
              staged = static_cast<int>(staged_.size());
-  Tokens staged_pages = 0;
-  for (const StagedPart& part : staged_) staged_pages += part.pages;
-  const int verified =
-      config_.verify_every > 0 ? static_cast<int>(staged_pages / config_.verify_every) + 1 : 0;
   const int cpu_groups = parts > staged ? 1 : 0, score_groups = scores > 0 ? 1 : 0;
-  int cpu_verified = 0;
-  for (const AttendPart& part : parts_)
-    if (part.list->place == PagePlace::cpu && config_.verify_every > 0)
-      cpu_verified += static_cast<int>(part.pages / config_.verify_every) + 1;
+  int verified = 0, cpu_verified = 0;
+  const auto verifies = [&](const AttendPart& part) {
+    if (config_.verify_every == 0) return;
+    int& ops = part.list->place == PagePlace::cpu ? cpu_verified : verified;
+    ops += static_cast<int>(part.pages / config_.verify_every) + 1;
+  };
+  std::for_each(parts_.begin(), parts_.end(), verifies);
+  std::for_each(staged_parts_.begin(), staged_parts_.end(), verifies);
   if (chunks_ > 0 && staging_.is_doomed()) return false;
   if (!ledger_.has_room(compute_, 2 + chunks_ + score_groups,
                         2 * parts + verified + 2 * requests + scores) ||
@@ -361,6 +361,8 @@ Status KvCache::submit_step(std::span<const AttendRequest> batch, int layer, int
   // Attention to resident pages first: it covers the copies.
   ops_.clear();
   for (const AttendPart& part : parts_)
+    if (part.list->place == PagePlace::resident) add_verification(part, {}, layer);
+  for (const AttendPart& part : parts_)
     if (part.list->place == PagePlace::resident)
       add_attend(part, batch[static_cast<std::size_t>(part.request)], device_pool_.where(),
                  part.list->layers[static_cast<std::size_t>(layer)].table);
@@ -479,7 +481,7 @@ void KvCache::add_verification(const AttendPart& part, const Address& slot_pages
   const Tokens every = config_.verify_every;
   if (every == 0) return;
   const Bytes bytes = page_kind(part.list->strand, part.list->low).bytes;
-  for (Tokens page = (every - 1) - host_pages_read_ % every; page < part.pages; page += every) {
+  for (Tokens page = (every - 1) - pages_read_ % every; page < part.pages; page += every) {
     const BlockId id = part.list->blocks[static_cast<std::size_t>(part.first_page + page)].id;
     const Block& block = blocks_[id];
     if (!is_complete(block)) continue;
@@ -492,7 +494,7 @@ void KvCache::add_verification(const AttendPart& part, const Address& slot_pages
     op.generation = expected.generation;
     ++counters_.verified_pages;
   }
-  host_pages_read_ += part.pages;
+  pages_read_ += part.pages;
 }
 
 Submitted KvCache::copy_chunk(int layer, int chunk, int slot) {

@@ -127,7 +127,7 @@ Status KvCache::bring_tail(SequenceId id) {
   const BlockId from = *find(id)->tail;
   const auto index = static_cast<Tokens>(find(id)->own.size());
   if (blocks_[from].parts[0].state == PartState::loading) return Status::busy;
-  if (!ledger_.has_room(compute_, 1, config_.layers)) return Status::busy;
+  if (!ledger_.has_room(compute_, 1, 2 * config_.layers)) return Status::busy;
   const BlockId to = make_block(*find(id), Strand::own, index);
   Block& block = blocks_[to];
   Running& sequence = *find(id);
@@ -143,8 +143,11 @@ Status KvCache::bring_tail(SequenceId id) {
   if (status == Status::ok) {
     // Small, and also where it lies on the host: what follows on this queue finds it there.
     ops_.clear();
-    for (std::size_t layer = 0; layer < block.pages.size(); ++layer)
-      ops_.push_back(Copy{source.pages[layer].now, block.pages[layer].now});
+    for (int layer = 0; layer < config_.layers; ++layer) {
+      const Address& page = source.pages[static_cast<std::size_t>(layer)].now;
+      if (config_.verify_every > 0) ops_.push_back(verification(page, from, layer));
+      ops_.push_back(Copy{page, block.pages[static_cast<std::size_t>(layer)].now});
+    }
     const Submitted submitted = ledger_.submit(compute_, ops_, std::span(&source.last_write, 1));
     status = submitted.status;
     block.last_write = submitted.ticket;
@@ -159,6 +162,7 @@ Status KvCache::bring_tail(SequenceId id) {
   errand.given = {
       {id, sequence.epoch, sequence.layout->token_of_own(index * config_.own_page_tokens)}};
   errand.step = step_;
+  errand.block = from;
   drop(from, id, true);
   sequence.tail.reset();
   return Status::ok;

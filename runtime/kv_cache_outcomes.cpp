@@ -34,8 +34,8 @@ Status KvCache::wait(std::uint64_t step, Nanos timeout_ns) {
 }
 
 bool KvCache::settled() const {
-  return ledger_.idle() && disk_jobs_.empty() && loads_.empty() && events_.empty() &&
-         promotions_.empty() && (wishes_.empty() || stuck_);
+  return ledger_.idle() && disk_jobs_.empty() && loads_.empty() && suspects_.empty() &&
+         events_.empty() && promotions_.empty() && (wishes_.empty() || stuck_);
 }
 
 // What a group in flight is for, in the order of submission.
@@ -58,6 +58,7 @@ void KvCache::progress() {
   partials_.recycle(recycled_);
   tables_.recycle(recycled_);
   start_loads();
+  verify_suspects();
   promote();
   pump();
 }
@@ -77,9 +78,16 @@ void KvCache::collect(const Completion& completion) {
     case Errand::Kind::append:
       if (status != Status::ok) {
         end_append(errand, status);
+        // Others are not to begin with it.
+        if (status == Status::checksum) lose({errand.block}, 0, status);
       } else {
         for (const Given& given : errand.given) keep_content(given.sequence);
       }
+      break;
+    case Errand::Kind::suspect:
+      if (status != Status::checksum) break;
+      ++counters_.corrupt_pages;
+      lose({errand.block}, errand.layer, status);
       break;
     case Errand::Kind::tail:
       if (status != Status::ok) lose({errand.block}, 0, status);
@@ -97,7 +105,7 @@ void KvCache::collect(const Completion& completion) {
             step.status = status;
         }
       if (status != Status::ok) staging_.failed();
-      if (status == Status::checksum) find_corruption(errand.layer);
+      if (status == Status::checksum) find_corruption(errand.layer, errand.step);
       break;
     case Errand::Kind::score:
     case Errand::Kind::bring_scores:
@@ -282,9 +290,9 @@ void KvCache::lose_of(std::uint32_t owner, std::span<const BlockId> lost, int la
   give_up_promotion(id);
 }
 
-// A page that was read from the host did not verify: which of the host's is it? Where all are well,
-// it was spoiled on its way, and the step can be tried again.
-void KvCache::find_corruption(int layer) {
+// A page that a step has read did not verify: which of the host's is it? Where all are well, it is
+// one of the device's, or was spoiled on its way and the step can be tried again.
+void KvCache::find_corruption(int layer, std::uint64_t step) {
   std::vector<BlockId> corrupt;
   blocks_.for_each([&](BlockId id, Block& block) {
     const LayerKind kind = blocks_.kind(layer);
@@ -294,7 +302,42 @@ void KvCache::find_corruption(int layer) {
       corrupt.push_back(id);
   });
   counters_.corrupt_pages += static_cast<std::int64_t>(corrupt.size());
+  if (corrupt.empty())
+    for (const Step& of : steps_)
+      if (of.id == step) suspect_resident(layer, of);
   lose(std::move(corrupt), layer, Status::checksum);
+}
+
+// Closed pages of the step's sequences.
+void KvCache::suspect_resident(int layer, const Step& step) {
+  if (!suspects_.empty()) return;  // what they do not show the next try will
+  for (const SequenceId id : step.sequences)
+    if (find(id) != nullptr)
+      for_each_block(*find(id), [&](BlockId block) {
+        const Part& part = blocks_[block].parts[static_cast<std::size_t>(blocks_.kind(layer))];
+        if (on_device(part.state) && is_complete(blocks_[block]))
+          suspects_.push_back({block, layer});
+      });
+}
+
+void KvCache::verify_suspects() {
+  while (!suspects_.empty() && ledger_.has_room(compute_, 1, 1)) {
+    const auto [id, layer] = suspects_.front();
+    const Block* block = blocks_.find(id);
+    const Address page =
+        block == nullptr ? Address{} : block->pages[static_cast<std::size_t>(layer)].now;
+    if (page.bytes > 0 && page.space == device_pool_.where().space) {
+      ops_.assign(1, verification(page, id, layer));
+      const Submitted submitted = ledger_.submit(compute_, ops_, {});
+      if (submitted.status == Status::busy) return;
+      if (submitted.status == Status::ok) {
+        Errand& errand = add_errand(Errand::Kind::suspect, submitted.ticket);
+        errand.block = id;
+        errand.layer = layer;
+      }
+    }
+    suspects_.pop_front();
+  }
 }
 
 // Of a closed page on the host.

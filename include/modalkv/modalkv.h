@@ -90,7 +90,7 @@ typedef struct mkv_config {
   int32_t attention_threads;  /* on the host: the cores of its memory node */
   int64_t staging_slot_bytes; /* 4 MiB */
   int64_t partials_bytes;     /* 16 MiB */
-  int64_t verify_every;       /* 64; 1: all streamed pages are checked; -1: none */
+  int64_t verify_every;       /* 64; 1: all closed pages are checked; -1: none */
   int64_t overdue_ns;         /* 5 s */
 
   /* What leaves first of the content that is kept for prompts to come: "lru", "tiny-lfu",

@@ -4,9 +4,11 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <map>
 #include <memory>
 #include <random>
 
+#include "kernels/page_codec.hpp"
 #include "tests/runtime/recorded_engine.hpp"
 
 namespace modalkv {
@@ -118,6 +120,50 @@ TEST(KvCacheCalls, ASpoiledHostPageGivesNoOutput) {
     ASSERT_EQ(engine.cache().truncate(sequence, 20).kept, 20);
     ASSERT_EQ(engine.append(sequence, 20, 256), Status::ok);
     EXPECT_EQ(engine.attend(sequence, 0), Status::ok);
+  }
+}
+
+// Likewise on the device: which one it was is found there.
+TEST(KvCacheCalls, ASpoiledDevicePageGivesNoOutput) {
+  for (const bool low : {false, true}) {
+    SCOPED_TRACE(low);
+    RuntimeConfig config = config_of();
+    if (low) config.policy.selection = Selection::none;  // or it waits for text that chooses
+    constexpr Tokens kLast = 276 - 64;
+    Engine engine(config);
+    engine.cache().set_placement(
+        all(Action::resident_high, low ? Action::resident_low : Action::resident_high));
+    const SequenceId sequence = engine.begin({{TokenClass::text, 20}, kImage}),
+                     other = engine.begin({{TokenClass::text, 20}, kImage});
+    for (const SequenceId id : {sequence, other}) ASSERT_EQ(engine.append(id, 0, 276), Status::ok);
+    engine.settle();
+    const auto expected = outputs(engine, sequence);
+    // The last page of the image in the last layer, of the sequence that began first.
+    const KvFormat format = low ? both(int4_token_head()) : both(fp16());
+    const auto bytes = static_cast<std::size_t>(page_bytes({64, kKvHeads, kHeadDim, format}));
+    std::map<std::uint64_t, std::span<std::byte>> pages;  // by block
+    for (std::size_t at = 0; at + bytes <= engine.device_memory().size(); at += 64) {
+      const std::span page(engine.device_memory().data() + at, bytes);
+      const PageTrailer trailer = read_trailer(page);
+      if (verify_page(page) == Status::ok && trailer.tokens == 64 && trailer.content.words[2] == 2)
+        pages.emplace(trailer.content.words[0], page);
+    }
+    ASSERT_EQ(pages.size(), 8u);
+    std::next(pages.begin(), 3)->second[77] ^= std::byte{16};
+    EXPECT_EQ(engine.attend(sequence, 1), Status::ok) << "another layer is well";
+    EXPECT_EQ(engine.attend(other, 2), Status::ok) << "another sequence is well";
+    EXPECT_EQ(engine.attend(sequence, 2), Status::checksum);
+    const std::vector<RuntimeEvent> events = engine.settle();
+    ASSERT_EQ(events.size(), 1u);
+    EXPECT_EQ(events[0].kind, RuntimeEvent::Kind::lost);
+    EXPECT_EQ(events[0].status, Status::checksum);
+    EXPECT_EQ(events[0].sequence, sequence);
+    EXPECT_EQ(events[0].layer, 2);
+    EXPECT_EQ(events[0].first_token, kLast);
+    EXPECT_EQ(engine.cache().counters().corrupt_pages, 1);
+    const Tokens kept = engine.cache().truncate(sequence, kLast).kept;
+    ASSERT_EQ(engine.append(sequence, kept, 276 - kept), Status::ok);
+    expect_same(outputs(engine, sequence), expected);
   }
 }
 

@@ -145,6 +145,7 @@ class Engine {
     std::memcpy(rows_.data() + row * kKvRow, &infinite, 2);
   }
   std::vector<std::byte>& host_memory(std::size_t host) { return hosts_[host]; }
+  std::vector<std::byte>& device_memory() { return device_memory_; }
   std::vector<RuntimeEvent> settle() {
     std::vector<RuntimeEvent> events;
     for (int i = 0; i < 5000; ++i) {

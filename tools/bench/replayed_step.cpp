@@ -139,6 +139,7 @@ ReplayedStep::Groups ReplayedStep::computing(const std::vector<RecordedGroup>& s
 // What appends and closes pages is not: it would do so twice.
 std::optional<Op> ReplayedStep::repeatable(const Op& op) const {
   if (const auto* verify = std::get_if<VerifyPage>(&op)) {
+    if (!is_staged(verify->page)) return op;
     // Another layer's page may lie there by now; it is read all the same.
     const Address checksum{twins_space_, 2 * staging_.bytes, kChecksumBytes};
     return Checksum{moved(verify->page, staging_.bytes), checksum};
