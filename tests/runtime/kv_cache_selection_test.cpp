@@ -190,10 +190,11 @@ class Engine {
   }
 
   RuntimeConfig config_;
+  // They outlive the device, which may still be at work when the test ends.
+  std::vector<std::byte> device_memory_, host_, tables_, rows_;
   Host world_;
   CheckingDevice checker_{world_.device};
   ShowsWhatIsHidden device_{checker_};
-  std::vector<std::byte> device_memory_, host_, tables_, rows_;
   KvCache cache_;
   SpaceId space_{};
 };

@@ -171,11 +171,12 @@ class Engine {
   }
 
   RuntimeConfig config_;
+  // They outlive the device, which may still be at work when the test ends.
+  std::vector<std::byte> device_memory_, tables_, rows_;
+  std::array<std::vector<std::byte>, 2> hosts_{};
   Host world_;
   CheckingDevice checker_{world_.device};
   Recorder recorder_{checker_};
-  std::vector<std::byte> device_memory_, tables_, rows_;
-  std::array<std::vector<std::byte>, 2> hosts_{};
   KvCache cache_;
   SpaceId space_{};
   std::vector<RuntimeEvent> unasked_;
