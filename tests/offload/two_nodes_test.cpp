@@ -5,6 +5,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -164,13 +166,16 @@ TEST_F(TwoNodesNightly, ThreadsOfANodeRunThere) {
     ASSERT_EQ(arena.threads(), static_cast<int>(home->cpus.size()));
     std::mutex mutex;
     std::set<int> nodes, threads;
-    for (int round = 0; round < 20; ++round)
-      arena.run(arena.threads(), [&] {
-        for (int i = 0; i < 100; ++i) sched_yield();
-        const std::lock_guard lock(mutex);
-        nodes.insert(node_of_this_thread());
-        threads.insert(gettid());
-      });
+    std::atomic<int> there = 0;
+    arena.run(arena.threads(), [&] {
+      // Each waits for the others: one thread cannot be all of them.
+      ++there;
+      const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+      while (there < arena.threads() && std::chrono::steady_clock::now() < end) sched_yield();
+      const std::lock_guard lock(mutex);
+      nodes.insert(node_of_this_thread());
+      threads.insert(gettid());
+    });
     EXPECT_EQ(nodes, std::set{home->index});
     EXPECT_EQ(threads.size(), home->cpus.size());
     EXPECT_EQ(arena.unbound(), 0);
