@@ -60,6 +60,7 @@ class ContentCache {
   void pin(UnitId unit);
   void unpin(UnitId unit);
   bool is_pinned(UnitId unit) const { return entries_.at(unit).pins > 0; }
+  bool is_leaving(UnitId unit) const { return entries_.at(unit).leaving; }
   /// What is to leave first; nothing where all are in use. It is on its way until it has left
   /// (`erase`) or `stay`s.
   std::optional<UnitId> prepare();

@@ -345,7 +345,9 @@ void KvCache::count_idle(const Block& block, int sign) {
   for (const PageSlots& page : block.pages) {
     const bool on_device = page.now.space == device_pool_.where().space;
     const Tier tier = on_device ? Tier::device : Tier::host;
-    if (page.now.bytes > 0) idle_bytes_[static_cast<std::size_t>(tier)] += sign * page.now.bytes;
+    if (page.now.bytes == 0) continue;
+    idle_bytes_[static_cast<std::size_t>(tier)] += sign * page.now.bytes;
+    if (block.is_tail) idle_tail_bytes_[static_cast<std::size_t>(tier)] += sign * page.now.bytes;
   }
 }
 
@@ -385,13 +387,8 @@ Forked KvCache::fork(SequenceId id) {
   if (find(id)->lost_from != kNeverLost) return {Status::rejected};
   if (const Status status = bring_tail(id); status != Status::ok) return {no_room(status)};
   source = find(id);
-  // What is shared has to be known to be good.
-  const auto appends = [&](const Errand& errand) {
-    return std::any_of(errand.given.begin(), errand.given.end(),
-                       [&](const Given& given) { return given.sequence == id; });
-  };
-  if (promotes(id) || std::any_of(errands_.begin(), errands_.end(), appends))
-    return {no_room(Status::busy)};
+  // What is shared or copied has to be known to be good.
+  if (promotes(id) || is_appending(id) || is_suspected(*source)) return {no_room(Status::busy)};
   const SequenceId copy = start(*source->layout);
   const Status status = share_blocks(*find(id), copy);
   if (status == Status::ok) return {status, copy};
@@ -502,22 +499,14 @@ Truncated KvCache::truncate(SequenceId id, Tokens tokens) {
     sequence->tail.reset();
   }
   for (Tokens& appended : sequence->appended) appended = std::min(appended, kept);
-  // The last block of each strand is open again where something of it went. Its checksums go with
-  // that: what they have to say is heard before.
-  const auto reopen = [&](std::vector<BlockId>& ids, bool open) {
-    if (ids.empty() || !open) return;
-    if (is_complete(blocks_[ids.back()]))
-      for (int layer = 0; layer < config_.layers; ++layer)
-        if (is_sampled()) suspects_.push_back({ids.back(), layer});
-    for (Part& part : blocks_[ids.back()].parts)
-      part.closed_layers = 0, part.incompressible = false;
-  };
-  // What is still to be copied is behind the last block.
+  // The last block of each strand is open again where something of it went. What is still to be
+  // copied is behind the last block.
   const Tokens own_tokens = sequence->layout->own_tokens(kept);
-  reopen(sequence->own,
-         own_tokens % config_.own_page_tokens != 0 &&
-             own_tokens < static_cast<Tokens>(sequence->own.size()) * config_.own_page_tokens);
-  reopen(sequence->visual, ends_in_block(*sequence, kept));
+  const bool verifies = !is_appending(id);  // else pages may have no checksum yet
+  if (own_tokens % config_.own_page_tokens != 0 &&
+      own_tokens < static_cast<Tokens>(sequence->own.size()) * config_.own_page_tokens)
+    reopen(sequence->own, verifies);
+  if (ends_in_block(*sequence, kept)) reopen(sequence->visual, verifies);
   sequence->settled_own = std::min<Tokens>(
       sequence->settled_own, sequence->layout->own_tokens(kept) / config_.own_page_tokens);
   while (sequence->kept_prefixes > 0 && sequence->prefixes[sequence->kept_prefixes - 1].end > kept)
@@ -530,6 +519,23 @@ Truncated KvCache::truncate(SequenceId id, Tokens tokens) {
   if (kept <= sequence->lost_from) sequence->lost_from = kNeverLost;
   progress();
   return {Status::ok, kept};
+}
+
+// The last of a strand's blocks. Its checksums go with that: what they have to say is heard before.
+void KvCache::reopen(std::vector<BlockId>& blocks, bool verifies) {
+  if (blocks.empty()) return;
+  Block& block = blocks_[blocks.back()];
+  if (verifies && is_complete(block))
+    for (int layer = 0; layer < config_.layers; ++layer)
+      if (is_sampled()) suspects_.push_back({blocks.back(), layer, true});
+  for (Part& part : block.parts) part.closed_layers = 0, part.incompressible = false;
+}
+
+bool KvCache::is_appending(SequenceId id) const {
+  return std::any_of(errands_.begin(), errands_.end(), [&](const Errand& errand) {
+    return std::any_of(errand.given.begin(), errand.given.end(),
+                       [&](const Given& given) { return given.sequence == id; });
+  });
 }
 
 // Whether `tokens` tokens end within a visual block.

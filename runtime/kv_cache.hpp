@@ -206,6 +206,7 @@ class KvCache {
   struct Suspect {
     BlockId block{};
     int layer = 0;
+    bool reopened = false;  // its checksum is as it was, though it is being filled again
   };
   struct Wish {
     BlockId block{};
@@ -436,7 +437,8 @@ class KvCache {
   std::optional<StoredSegment> on_disk(const Prefix& prefix, const TokenLayout& layout) const;
   bool find_on_disk(StoredBlock& block, bool stays_high) const;
   std::optional<UnitId> load_segment(const Running& sequence, const Prefix& prefix,
-                                     std::optional<UnitId> before, const StoredSegment& stored);
+                                     std::optional<UnitId> before, const StoredSegment& stored,
+                                     std::optional<UnitId> held);
   void load_segments(const Running& sequence, Reusable& found);
   enum class Departure : std::uint8_t { at_once, when_stored, not_now, split };
   Departure depart(UnitId unit);
@@ -515,6 +517,7 @@ class KvCache {
   Status submit_cpu(std::span<const AttendRequest> batch, int layer, std::vector<Ticket>& done);
   Submitted submit_chunk(std::span<const AttendRequest> batch, int layer, int chunk, int slot,
                          std::array<Ticket, 2> after);
+  void plan_verification(int layer);
   void add_verification(const AttendPart& part, const Address& slot_pages, int layer);
   Submitted copy_chunk(int layer, int chunk, int slot);
   void add_merge(const AttendRequest& request, const RequestRoom& room);
@@ -556,6 +559,7 @@ class KvCache {
   void progress();
   void collect(const Completion& completion);
   void end_append(const Errand& errand, Status status);
+  void open_from(const Running& sequence, Tokens first_token);
   void end_transition(const Errand& errand, Status status);
   void end_steps();
   void spoil_steps(SequenceId sequence, std::uint64_t after_step, Status status);
@@ -563,7 +567,10 @@ class KvCache {
   void lose_of(std::uint32_t owner, std::span<const BlockId> lost, int layer, Status status);
   void lose(SequenceId sequence, Tokens first_token, int layer, Status status);
   void find_corruption(int layer, std::uint64_t step);
-  void suspect_resident(int layer, const Step& step);
+  void find_corruption(int layer, const Step& step);
+  bool is_suspected(const Running& sequence) const;
+  void reopen(std::vector<BlockId>& blocks, bool verifies);
+  bool is_appending(SequenceId id) const;
   void verify_suspects();
   bool is_sampled() {
     return config_.verify_every > 0 && ++pages_read_ % config_.verify_every == 0;
@@ -592,10 +599,11 @@ class KvCache {
   std::array<std::array<Tokens, kActions>, kMaxGroups> assigned_{};
   std::deque<Errand> errands_;  // in the order of submission
   std::deque<Wish> wishes_;
-  std::vector<DiskJob> disk_jobs_;     // under way
-  std::deque<WaitingLoad> loads_;      // first come, first served
-  Bytes storing_bytes_ = 0;            // of disk jobs, on the host
-  std::array<Bytes, 2> idle_bytes_{};  // of content that nobody uses: on the device, on the host
+  std::vector<DiskJob> disk_jobs_;  // under way
+  std::deque<WaitingLoad> loads_;   // first come, first served
+  Bytes storing_bytes_ = 0;         // of disk jobs, on the host
+  // Of content that nobody uses, on the device and on the host; of these, in tails.
+  std::array<Bytes, 2> idle_bytes_{}, idle_tail_bytes_{};
   std::deque<Prefetched> prefetched_;  // in the order of layers
   std::deque<Step> steps_;
   std::deque<RuntimeEvent> events_;
@@ -604,6 +612,7 @@ class KvCache {
   std::uint64_t step_ = 0, clock_ = 0, calls_ = 0, list_versions_ = 0;
   Bytes reserved_bytes_ = 0;     // of all sequences
   std::int64_t pages_read_ = 0;  // by steps
+  Tokens verify_every_ = 0;      // in the step that is being submitted
   std::deque<Suspect> suspects_;
   bool stuck_ = false;  // nothing that wants to move can, for want of memory
   RuntimeCounters counters_;

@@ -43,6 +43,7 @@ Attended KvCache::attend(std::span<const AttendRequest> batch, int layer, bool p
   }
   if (const Status status = lay_out(batch_, layer, false); status != Status::ok)
     return {no_room(status)};
+  plan_verification(layer);
   const int ahead = prefetched_chunks(layer);
   copies_ = ahead < chunks_ ? staged_copies(layer) : 0;
   // What does not fit while nothing is in use never will.
@@ -208,9 +209,9 @@ bool KvCache::queues_have_room(std::span<const AttendRequest> batch, int ahead, 
   const int cpu_groups = parts > staged ? 1 : 0, score_groups = scores > 0 ? 1 : 0;
   int verified = 0, cpu_verified = 0;
   const auto verifies = [&](const AttendPart& part) {
-    if (config_.verify_every == 0) return;
+    if (verify_every_ == 0) return;
     int& ops = part.list->place == PagePlace::cpu ? cpu_verified : verified;
-    ops += static_cast<int>(part.pages / config_.verify_every) + 1;
+    ops += static_cast<int>(part.pages / verify_every_) + 1;
   };
   std::for_each(parts_.begin(), parts_.end(), verifies);
   std::for_each(staged_parts_.begin(), staged_parts_.end(), verifies);
@@ -476,9 +477,26 @@ Submitted KvCache::submit_chunk(std::span<const AttendRequest> batch, int layer,
   return submit_part(compute_, after, layer);
 }
 
-// One page in so many. Pages that are still being filled have nothing to be verified by.
+// One page in so many; fewer where a quarter of a queue would not take them.
+void KvCache::plan_verification(int layer) {
+  verify_every_ = config_.verify_every;
+  if (verify_every_ == 0) return;
+  Tokens on_device = 0, on_host = 0;
+  for (const std::vector<AttendPart>* parts : {&parts_, &staged_parts_})
+    for (const AttendPart& part : *parts)
+      (part.list->place == PagePlace::cpu ? on_host : on_device) += part.pages;
+  const auto least = [&](Tokens pages, QueueId queue) {
+    return divide_up(pages, std::max<Tokens>(ledger_.max_ops(queue) / 4, 1));
+  };
+  verify_every_ = std::max(verify_every_, least(on_device, compute_));
+  for (const Host& host : hosts_)
+    verify_every_ = std::max(verify_every_, least(on_host, host.queue));
+  if (layer == 0) ++pages_read_;  // or steps alike would verify the same pages each time
+}
+
+// Pages that are still being filled have nothing to be verified by.
 void KvCache::add_verification(const AttendPart& part, const Address& slot_pages, int layer) {
-  const Tokens every = config_.verify_every;
+  const Tokens every = verify_every_;
   if (every == 0) return;
   const Bytes bytes = page_kind(part.list->strand, part.list->low).bytes;
   for (Tokens page = (every - 1) - pages_read_ % every; page < part.pages; page += every) {

@@ -387,6 +387,7 @@ Bytes KvCache::evict_content(Bytes bytes, Tier tier) {
 // What is in use but for the copy of its last rows, which nobody has: its sequences keep all they
 // have, but others will not find it.
 Bytes KvCache::evict_tails(Bytes bytes, Tier tier) {
+  if (idle_tail_bytes_[static_cast<std::size_t>(tier)] == 0) return 0;
   std::vector<std::pair<std::uint64_t, UnitId>> tails;
   blocks_.for_each([&](BlockId id, const Block& block) {
     if (block.unit && block.sequences.empty() && block.disk_jobs == 0 &&

@@ -61,9 +61,10 @@ bool KvCache::find_on_disk(StoredBlock& block, bool stays_high) const {
 // A segment that comes to the host as soon as there is room for it. Nothing: there never will be.
 std::optional<UnitId> KvCache::load_segment(const Running& sequence, const Prefix& prefix,
                                             std::optional<UnitId> before,
-                                            const StoredSegment& stored) {
+                                            const StoredSegment& stored,
+                                            std::optional<UnitId> held) {
   CachedSegment segment{.prefix = prefix.id, .before = before};
-  WaitingLoad load{.job = {.loads = true}};
+  WaitingLoad load{.job = {.loads = true}, .held = held};
   for (const StoredBlock& from : stored)
     for (int layer = 0; layer < config_.layers; ++layer)
       load.job.bytes +=
@@ -90,7 +91,6 @@ std::optional<UnitId> KvCache::load_segment(const Running& sequence, const Prefi
   const UnitId unit = keep(std::move(segment), prefix);
   if (load.job.blocks.empty()) return unit;
   load.job.unit = unit;
-  load.held = disk_->hold({prefix.id.words});
   own_blocks(load.job);
   loads_.push_back(std::move(load));
   if (loads_.size() == 1) start_loads();
@@ -137,13 +137,21 @@ void KvCache::start_loads() {
 
 // Those of a prompt that are on disk, in order, as far as they come. They are pinned.
 void KvCache::load_segments(const Running& sequence, Reusable& found) {
-  for (const StoredSegment& stored : std::exchange(found.stored, {})) {
+  const auto all = std::exchange(found.stored, {});
+  // What makes room on the host may take it on the disk.
+  std::vector<std::optional<UnitId>> held;
+  for (std::size_t i = 0; i < all.size(); ++i)
+    held.push_back(disk_->hold({sequence.prefixes[found.units.size() + i].id.words}));
+  for (std::size_t i = 0; i < all.size(); ++i) {
     const auto before = found.units.empty() ? std::nullopt : std::optional(found.units.back());
-    const auto unit = load_segment(sequence, sequence.prefixes[found.units.size()], before, stored);
-    if (!unit) return;
+    const auto unit = load_segment(sequence, sequence.prefixes[found.units.size()], before, all[i],
+                                   std::exchange(held[i], {}));
+    if (!unit) break;
     content_.pin(*unit);
     found.units.push_back(*unit);
   }
+  for (const auto& unit : held)
+    if (unit) disk_->let_go(*unit);
 }
 
 // How a segment that is to leave does. To the disk only from the host, where all of it lies.
@@ -193,15 +201,16 @@ void KvCache::own_blocks(const DiskJob& job) {
 bool KvCache::end_disk_jobs(Nanos timeout_ns) {
   if (disk_ == nullptr || (disk_jobs_.empty() && disk_->settled())) return false;
   const auto outcome = disk_->next(timeout_ns);
+  const auto found = std::find_if(disk_jobs_.begin(), disk_jobs_.end(), [&](const DiskJob& job) {
+    return outcome && job.job == outcome->job;
+  });
+  if (found != disk_jobs_.end()) {
+    const DiskJob job = std::move(*found);
+    disk_jobs_.erase(found);
+    end_disk_job(job, outcome->status);
+  }
   reprice_lost();
-  if (!outcome) return false;
-  const auto found = std::find_if(disk_jobs_.begin(), disk_jobs_.end(),
-                                  [&](const DiskJob& job) { return job.job == outcome->job; });
-  if (found == disk_jobs_.end()) return true;
-  const DiskJob job = std::move(*found);
-  disk_jobs_.erase(found);
-  end_disk_job(job, outcome->status);
-  return true;
+  return outcome.has_value();
 }
 
 // What the disk no longer has would have to be computed again.
@@ -224,8 +233,10 @@ void KvCache::end_disk_job(const DiskJob& job, Status status) {
   } else {
     ++(well ? counters_.stored_segments : counters_.unstored_segments);
     storing_bytes_ -= job.bytes;
-    if (is_kept && content_.is_pinned(job.unit)) {
-      content_.stay(job.unit);
+    // It may have been spoiled, and kept anew, in between: then it is not leaving.
+    const bool leaves = is_kept && content_.is_leaving(job.unit);
+    if (is_kept && (content_.is_pinned(job.unit) || !leaves)) {
+      if (leaves) content_.stay(job.unit);
       if (well) content_.reprice(job.unit, disk_reload_ns(job.bytes));
     } else if (is_kept) {
       ++counters_.evicted_segments;

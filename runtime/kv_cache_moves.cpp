@@ -146,13 +146,17 @@ std::optional<PartState> KvCache::wanted(const Block& block, LayerKind kind) con
 
 void KvCache::pump() {
   stuck_ = true;
+  bool host_is_full = false;
   for (std::size_t left = wishes_.size(); left > 0; --left) {
     const Wish wish = wishes_.front();
     wishes_.pop_front();
     const Block* block = blocks_.find(wish.block);
     const auto transition = block == nullptr ? std::nullopt : wanted(*block, wish.kind);
     if (!transition) continue;
-    const Status status = start_transition(wish, *transition);
+    const bool leaves = *transition == PartState::leaving;
+    const Status status =
+        leaves && host_is_full ? Status::no_space : start_transition(wish, *transition);
+    host_is_full |= leaves && status == Status::no_space;
     if (status == Status::ok) stuck_ = false;
     if (status == Status::busy || status == Status::no_space) wishes_.push_back(wish);
     if (status == Status::busy) {
@@ -203,11 +207,13 @@ Status KvCache::start_transition(const Wish& wish, PartState transition) {
       pool_of(page.next).put_back(page.next);
       page.next = {};
     }
-    if (room || !leaves) return submitted.status;
+    // A tail can wait where it is.
+    if (room || !leaves || block.is_tail) return submitted.status;
     const Bytes bytes = layers * page_bytes;
     if (make_host_room(bytes) == Status::busy) return Status::busy;
-    // What runs comes before what others could reuse.
-    return evict_tails(bytes, Tier::host) > 0 ? Status::busy : Status::no_space;
+    // What runs comes before what others could reuse; a tail's room is good for pages of its size.
+    const bool fits = page_bytes == page_kind(Strand::own, false).bytes;
+    return fits && evict_tails(bytes, Tier::host) > 0 ? Status::busy : Status::no_space;
   }
   if (verifies) {
     // What comes to stay is read many times: all of it is verified, behind the copy.
@@ -309,7 +315,7 @@ Status KvCache::make_room(Bytes bytes) {
   for (const bool used : {false, true}) {
     for (const Candidate& candidate : all) {
       if (coming >= bytes) return Status::busy;
-      if (candidate.used != used) continue;
+      if (candidate.used != used || (candidate.leaves && !left)) continue;
       const Status status = move_out(candidate, coming);
       if (status == Status::busy) return status;
       if (candidate.leaves && status != Status::ok) left = false;
@@ -375,7 +381,10 @@ Status KvCache::move_out(const Candidate& candidate, Bytes& coming) {
 Status KvCache::make_host_room(Bytes bytes) {
   Bytes coming = retired_bytes(Tier::host) + storing_bytes_;
   if (coming >= bytes) return Status::busy;
-  if (coming + idle_bytes(Tier::host) >= bytes) coming += evict_content(bytes - coming, Tier::host);
+  // What is being stored is coming already, and tails leave with what is in use only.
+  const Bytes idle = idle_bytes(Tier::host) - storing_bytes_ -
+                     idle_tail_bytes_[static_cast<std::size_t>(Tier::host)];
+  if (coming + idle >= bytes) coming += evict_content(bytes - coming, Tier::host);
   return coming > 0 ? Status::busy : Status::no_space;
 }
 

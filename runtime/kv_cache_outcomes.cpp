@@ -1,5 +1,6 @@
 // What comes of everything that was submitted: events, transitions that end, what is lost.
 #include <algorithm>
+#include <iterator>
 
 #include "kernels/page_codec.hpp"
 #include "runtime/kv_cache.hpp"
@@ -78,8 +79,11 @@ void KvCache::collect(const Completion& completion) {
     case Errand::Kind::append:
       if (status != Status::ok) {
         end_append(errand, status);
-        // Others are not to begin with it.
-        if (status == Status::checksum) lose({errand.block}, 0, status);
+        if (status == Status::checksum) {
+          // A tail, with which others are not to begin.
+          ++counters_.corrupt_pages;
+          lose({errand.block}, 0, status);
+        }
       } else {
         for (const Given& given : errand.given) keep_content(given.sequence);
       }
@@ -143,12 +147,27 @@ void KvCache::end_append(const Errand& errand, Status status) {
     spoil_steps(given.sequence, errand.step, status);
     const Running* sequence = find(given.sequence);
     if (sequence == nullptr) continue;
+    if (sequence->epoch == given.epoch) open_from(*sequence, given.first_token);
     if (spoils) {
       lose(given.sequence, page_begin(*sequence, given.first_token), errand.layer, status);
     } else if (sequence->epoch == given.epoch) {
       lose(given.sequence, given.first_token, errand.layer, status);
     }
   }
+}
+
+// Blocks that have tokens from `first_token` on are not whole, though later layers may have closed
+// their pages. What others have too was whole before.
+void KvCache::open_from(const Running& sequence, Tokens first_token) {
+  const TokenLayout& layout = *sequence.layout;
+  const auto open = [&](const std::vector<BlockId>& blocks, Tokens begin) {
+    for (auto at = static_cast<std::size_t>(begin); at < blocks.size(); ++at)
+      if (Block& block = blocks_[blocks[at]]; block.owners == 1)
+        for (Part& part : block.parts) part.closed_layers = 0;
+  };
+  open(sequence.own, layout.own_tokens(first_token) / config_.own_page_tokens);
+  open(sequence.visual,
+       layout.visual_blocks(first_token) - (ends_in_block(sequence, first_token) ? 1 : 0));
 }
 
 // Steps in flight that may have read what is lost, also of a sequence that is gone by now.
@@ -290,42 +309,63 @@ void KvCache::lose_of(std::uint32_t owner, std::span<const BlockId> lost, int la
   give_up_promotion(id);
 }
 
-// A page that a step has read did not verify: which of the host's is it? Where all are well, it is
-// one of the device's, or was spoiled on its way and the step can be tried again.
 void KvCache::find_corruption(int layer, std::uint64_t step) {
-  std::vector<BlockId> corrupt;
-  blocks_.for_each([&](BlockId id, Block& block) {
-    const LayerKind kind = blocks_.kind(layer);
-    const Part& part = block.parts[static_cast<std::size_t>(kind)];
-    if (on_host(part.state) && part.closed_layers == blocks_.layers_of(kind) &&
-        is_corrupt(id, layer))
-      corrupt.push_back(id);
-  });
+  for (const Step& of : steps_)
+    if (of.id == step) return find_corruption(layer, of);
+}
+
+// A page that the step has read did not verify: which of the host's is it? Where all are well, it
+// is one of the device's, or was spoiled on its way and the step can be tried again.
+void KvCache::find_corruption(int layer, const Step& step) {
+  const LayerKind kind = blocks_.kind(layer);
+  std::vector<BlockId> on_host, resident, corrupt;
+  for (const SequenceId id : step.sequences) {
+    const Running* sequence = find(id);
+    if (sequence == nullptr) continue;
+    // What is promoted has no checksums before all of it is copied.
+    const bool is_promoted =
+        sequence->promotion && sequence->promotion->state == Promotion::State::kept;
+    for_each_block(*sequence, [&](BlockId block) {
+      const PartState state = blocks_[block].parts[static_cast<std::size_t>(kind)].state;
+      if (!is_complete(blocks_[block]) || state == PartState::loading ||
+          (blocks_[block].strand == Strand::promoted && !is_promoted))
+        return;
+      (modalkv::on_host(state) ? on_host : resident).push_back(block);
+    });
+  }
+  for (std::vector<BlockId>* blocks : {&on_host, &resident}) {
+    std::sort(blocks->begin(), blocks->end());
+    blocks->erase(std::unique(blocks->begin(), blocks->end()), blocks->end());
+  }
+  std::copy_if(on_host.begin(), on_host.end(), std::back_inserter(corrupt),
+               [&](BlockId id) { return is_corrupt(id, layer); });
   counters_.corrupt_pages += static_cast<std::int64_t>(corrupt.size());
-  if (corrupt.empty())
-    for (const Step& of : steps_)
-      if (of.id == step) suspect_resident(layer, of);
+  // What they do not show the next try will.
+  if (corrupt.empty() && suspects_.empty())
+    for (const BlockId id : resident) suspects_.push_back({id, layer});
   lose(std::move(corrupt), layer, Status::checksum);
 }
 
-// Closed pages of the step's sequences.
-void KvCache::suspect_resident(int layer, const Step& step) {
-  if (!suspects_.empty()) return;  // what they do not show the next try will
-  for (const SequenceId id : step.sequences)
-    if (find(id) != nullptr)
-      for_each_block(*find(id), [&](BlockId block) {
-        const Part& part = blocks_[block].parts[static_cast<std::size_t>(blocks_.kind(layer))];
-        if (on_device(part.state) && is_complete(blocks_[block]))
-          suspects_.push_back({block, layer});
-      });
+bool KvCache::is_suspected(const Running& sequence) const {
+  const auto is_one_of_its = [&](BlockId id) {
+    bool found = false;
+    for_each_block(sequence, [&](BlockId block) { found |= block == id; });
+    return found;
+  };
+  return std::any_of(suspects_.begin(), suspects_.end(),
+                     [&](const Suspect& suspect) { return is_one_of_its(suspect.block); }) ||
+         std::any_of(errands_.begin(), errands_.end(), [&](const Errand& errand) {
+           return errand.kind == Errand::Kind::suspect && is_one_of_its(errand.block);
+         });
 }
 
 void KvCache::verify_suspects() {
   while (!suspects_.empty() && ledger_.has_room(compute_, 1, 1)) {
-    const auto [id, layer] = suspects_.front();
+    const auto [id, layer, reopened] = suspects_.front();
     const Block* block = blocks_.find(id);
+    const bool has_checksum = block != nullptr && (reopened || is_complete(*block));
     const Address page =
-        block == nullptr ? Address{} : block->pages[static_cast<std::size_t>(layer)].now;
+        has_checksum ? block->pages[static_cast<std::size_t>(layer)].now : Address{};
     if (page.bytes > 0 && page.space == device_pool_.where().space) {
       ops_.assign(1, verification(page, id, layer));
       const Submitted submitted = ledger_.submit(compute_, ops_, {});

@@ -57,7 +57,9 @@ struct RuntimeConfig {
   Bytes staging_slot_bytes = 4 * kMiB;
   Bytes partials_bytes = 16 * kMiB;  ///< of attention in flight; bounds batches and chunks
   int attention_threads = 0;         ///< on the host; 0: the cores of its memory node
-  int verify_every = 64;  ///< of the closed pages read, one in so many is checked; 1: all; 0: none
+  /// Of the full pages that steps read, one in so many is verified, fewer where a queue would not
+  /// take them; 1: all; 0: none.
+  int verify_every = 64;
   Nanos overdue_ns = 5 * kSecond;  ///< of a group of operations, then it counts as lost
 
   /// What leaves first of the KV that stays for prompts to come, where memory is wanted.

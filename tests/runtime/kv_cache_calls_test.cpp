@@ -167,6 +167,72 @@ TEST(KvCacheCalls, ASpoiledDevicePageGivesNoOutput) {
   }
 }
 
+// An append that fails in one layer leaves pages of it unclosed, whatever later layers do: nobody
+// takes them for damaged.
+TEST(KvCacheCalls, WhatIsNoNumberIsNotTakenForDamage) {
+  Engine engine;
+  const SequenceId sequence = engine.begin({{TokenClass::text, 16}});
+  ASSERT_EQ(engine.append(sequence, 0, 12), Status::ok);
+  engine.settle();
+  engine.spoil(40);
+  const AppendRequest bad = engine.rows(sequence, 40, 4), good = engine.rows(sequence, 50, 4);
+  std::atomic<std::uint64_t> ready{0};
+  const Ticket after = engine.recorder().import_event({&ready, 1}).ticket;
+  ASSERT_EQ(engine.cache().append({&bad, 1}, 0, {&after, 1}), Status::ok);
+  for (int layer = 1; layer < kLayers; ++layer)
+    ASSERT_EQ(engine.cache().append({&good, 1}, layer), Status::ok);
+  ready = 1;
+  const std::vector<RuntimeEvent> events = engine.settle();
+  ASSERT_EQ(events.size(), 1u);
+  EXPECT_EQ(events[0].status, Status::rejected);
+  EXPECT_EQ(events[0].first_token, 12);
+  ASSERT_EQ(engine.cache().truncate(sequence, 12).kept, 12);
+  ASSERT_EQ(engine.append(sequence, 50, 4), Status::ok);
+  for (int layer = 0; layer < kLayers; ++layer)
+    EXPECT_EQ(engine.attend(sequence, layer), Status::ok);
+  EXPECT_TRUE(engine.settle().empty());
+  EXPECT_EQ(engine.cache().counters().corrupt_pages, 0);
+}
+
+// All pages of a step would be more operations than a queue takes.
+TEST(KvCacheCalls, AStepOfManyPagesIsVerifiedInPart) {
+  RuntimeConfig config = config_of();
+  config.tables_bytes = 8 * kMiB;
+  Engine engine(config, {.device_bytes = 128 * kMiB, .tables_bytes = 8 * kMiB});
+  std::vector<SequenceId> all;
+  std::vector<AttendRequest> batch;
+  for (int i = 0; i < 3; ++i) {
+    all.push_back(engine.begin({{TokenClass::text, 32'000}}));
+    for (Tokens at = 0; at < 32'000; at += 2000)
+      ASSERT_EQ(engine.append(all.back(), 100, 2000), Status::ok);
+    batch.push_back(engine.query(all.back(), i));
+  }
+  engine.settle();
+  const std::int64_t before = engine.cache().counters().verified_pages;
+  const Attended step = engine.cache().attend(batch, 0);
+  ASSERT_EQ(step.status, Status::ok) << engine.cache().describe();
+  EXPECT_EQ(engine.cache().wait(step.step, 30 * kSecond), Status::ok);
+  EXPECT_GT(engine.cache().counters().verified_pages, before + 500);
+  EXPECT_LT(engine.cache().counters().verified_pages, before + 6000);
+}
+
+// What is opened again is looked at once more before it is copied.
+TEST(KvCacheCalls, AForkWaitsForWhatIsSuspected) {
+  Engine engine;
+  const SequenceId sequence = engine.begin({{TokenClass::text, 16}});
+  ASSERT_EQ(engine.append(sequence, 0, 16), Status::ok);
+  engine.settle();
+  for (std::byte& byte : engine.device_memory()) byte ^= std::byte{1};
+  ASSERT_EQ(engine.cache().truncate(sequence, 12).kept, 12);
+  Forked copy = engine.cache().fork(sequence);
+  for (int i = 0; i < 1000 && copy.status == Status::busy; ++i) {
+    if (engine.cache().poll(kMillisecond)) break;
+    copy = engine.cache().fork(sequence);
+  }
+  EXPECT_EQ(engine.cache().fork(sequence).status, Status::rejected) << "it is lost";
+  EXPECT_NE(copy.status, Status::ok);
+}
+
 // Pages of a layer are neighbours on the host: few copies bring them, none over a chunk's end.
 TEST(KvCacheCalls, OneCopyBringsNeighbours) {
   constexpr Bytes chunk_bytes = 128 * kKiB;
