@@ -517,7 +517,7 @@ class KvCache {
   Status submit_cpu(std::span<const AttendRequest> batch, int layer, std::vector<Ticket>& done);
   Submitted submit_chunk(std::span<const AttendRequest> batch, int layer, int chunk, int slot,
                          std::array<Ticket, 2> after);
-  void plan_verification(int layer);
+  void plan_verification();
   void add_verification(const AttendPart& part, const Address& slot_pages, int layer);
   Submitted copy_chunk(int layer, int chunk, int slot);
   void add_merge(const AttendRequest& request, const RequestRoom& room);

@@ -43,7 +43,7 @@ Attended KvCache::attend(std::span<const AttendRequest> batch, int layer, bool p
   }
   if (const Status status = lay_out(batch_, layer, false); status != Status::ok)
     return {no_room(status)};
-  plan_verification(layer);
+  plan_verification();
   const int ahead = prefetched_chunks(layer);
   copies_ = ahead < chunks_ ? staged_copies(layer) : 0;
   // What does not fit while nothing is in use never will.
@@ -478,7 +478,7 @@ Submitted KvCache::submit_chunk(std::span<const AttendRequest> batch, int layer,
 }
 
 // One page in so many; fewer where a quarter of a queue would not take them.
-void KvCache::plan_verification(int layer) {
+void KvCache::plan_verification() {
   verify_every_ = config_.verify_every;
   if (verify_every_ == 0) return;
   Tokens on_device = 0, on_host = 0;
@@ -491,7 +491,8 @@ void KvCache::plan_verification(int layer) {
   verify_every_ = std::max(verify_every_, least(on_device, compute_));
   for (const Host& host : hosts_)
     verify_every_ = std::max(verify_every_, least(on_host, host.queue));
-  if (layer == 0) ++pages_read_;  // or steps alike would verify the same pages each time
+  // Steps alike would verify the same pages for ever. Not others in each: these are in the caches.
+  if (step_ % static_cast<std::uint64_t>(16 * config_.layers) == 0) ++pages_read_;
 }
 
 // Pages that are still being filled have nothing to be verified by.
