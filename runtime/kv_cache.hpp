@@ -350,7 +350,6 @@ class KvCache {
   PageIdentity identity(BlockId id, int layer) const;
   void add_close(const Address& page, const PageShape& shape, Tokens tokens,
                  const PageIdentity& identity);
-  VerifyPage verification(const Address& page, BlockId id, int layer) const;
   Status no_room(Status status);
 
   // Appending
@@ -517,8 +516,6 @@ class KvCache {
   Status submit_cpu(std::span<const AttendRequest> batch, int layer, std::vector<Ticket>& done);
   Submitted submit_chunk(std::span<const AttendRequest> batch, int layer, int chunk, int slot,
                          std::array<Ticket, 2> after);
-  void plan_verification();
-  void add_verification(const AttendPart& part, const Address& slot_pages, int layer);
   Submitted copy_chunk(int layer, int chunk, int slot);
   void add_merge(const AttendRequest& request, const RequestRoom& room);
   void raise_when_done(Ticket merged, EngineEvent done);
@@ -554,6 +551,17 @@ class KvCache {
   bool promotes(SequenceId id) const;
   Tokens promoted_pages(const Running& sequence) const;
 
+  // Verification
+  VerifyPage verification(const Address& page, BlockId id, int layer) const;
+  void plan_verification();
+  void add_verification(const AttendPart& part, const Address& slot_pages, int layer);
+  bool is_sampled();
+  void find_corruption(int layer, std::uint64_t step);
+  void find_corruption(int layer, const Step& step);
+  bool is_corrupt(BlockId id, int layer);
+  bool is_suspected(const Running& sequence) const;
+  void verify_suspects();
+
   // Outcomes
   Errand& add_errand(Errand::Kind kind, Ticket ticket);
   void progress();
@@ -566,16 +574,8 @@ class KvCache {
   void lose(std::vector<BlockId> blocks, int layer, Status status);
   void lose_of(std::uint32_t owner, std::span<const BlockId> lost, int layer, Status status);
   void lose(SequenceId sequence, Tokens first_token, int layer, Status status);
-  void find_corruption(int layer, std::uint64_t step);
-  void find_corruption(int layer, const Step& step);
-  bool is_suspected(const Running& sequence) const;
   void reopen(std::vector<BlockId>& blocks, bool verifies);
   bool is_appending(SequenceId id) const;
-  void verify_suspects();
-  bool is_sampled() {
-    return config_.verify_every > 0 && ++pages_read_ % config_.verify_every == 0;
-  }
-  bool is_corrupt(BlockId id, int layer);
 
   RuntimeConfig config_;
   Device& device_;

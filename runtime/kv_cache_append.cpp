@@ -184,11 +184,6 @@ void KvCache::add_close(const Address& page, const PageShape& shape, Tokens toke
   ops_.push_back(Close{page, shape, tokens, identity.content, identity.generation});
 }
 
-VerifyPage KvCache::verification(const Address& page, BlockId id, int layer) const {
-  const PageIdentity expected = identity(id, layer);
-  return {page, expected.content, expected.generation};
-}
-
 void KvCache::finish_append(std::span<const AppendRequest> batch, int layer, Ticket ticket) {
   Errand& errand = add_errand(Errand::Kind::append, ticket);
   errand.layer = layer;

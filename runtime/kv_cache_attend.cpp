@@ -477,45 +477,6 @@ Submitted KvCache::submit_chunk(std::span<const AttendRequest> batch, int layer,
   return submit_part(compute_, after, layer);
 }
 
-// One page in so many; fewer where a quarter of a queue would not take them.
-void KvCache::plan_verification() {
-  verify_every_ = config_.verify_every;
-  if (verify_every_ == 0) return;
-  Tokens on_device = 0, on_host = 0;
-  for (const std::vector<AttendPart>* parts : {&parts_, &staged_parts_})
-    for (const AttendPart& part : *parts)
-      (part.list->place == PagePlace::cpu ? on_host : on_device) += part.pages;
-  const auto least = [&](Tokens pages, QueueId queue) {
-    return divide_up(pages, std::max<Tokens>(ledger_.max_ops(queue) / 4, 1));
-  };
-  verify_every_ = std::max(verify_every_, least(on_device, compute_));
-  for (const Host& host : hosts_)
-    verify_every_ = std::max(verify_every_, least(on_host, host.queue));
-  // Steps alike would verify the same pages for ever. Not others in each: these are in the caches.
-  if (step_ % static_cast<std::uint64_t>(16 * config_.layers) == 0) ++pages_read_;
-}
-
-// Pages that are still being filled have nothing to be verified by.
-void KvCache::add_verification(const AttendPart& part, const Address& slot_pages, int layer) {
-  const Tokens every = verify_every_;
-  if (every == 0) return;
-  const Bytes bytes = page_kind(part.list->strand, part.list->low).bytes;
-  for (Tokens page = (every - 1) - pages_read_ % every; page < part.pages; page += every) {
-    const BlockId id = part.list->blocks[static_cast<std::size_t>(part.first_page + page)].id;
-    const Block& block = blocks_[id];
-    if (!is_complete(block)) continue;
-    const PageIdentity expected = identity(id, layer);
-    auto& op = add_op<VerifyPage>();
-    op.page = part.list->place == PagePlace::staged
-                  ? Address{slot_pages.space, slot_pages.offset + page * bytes, bytes}
-                  : block.pages[static_cast<std::size_t>(layer)].now;
-    op.content = expected.content;
-    op.generation = expected.generation;
-    ++counters_.verified_pages;
-  }
-  pages_read_ += part.pages;
-}
-
 Submitted KvCache::copy_chunk(int layer, int chunk, int slot) {
   const Address& where = staging_[slot].where;
   ops_.clear();

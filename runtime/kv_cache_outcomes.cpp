@@ -1,8 +1,6 @@
 // What comes of everything that was submitted: events, transitions that end, what is lost.
 #include <algorithm>
-#include <iterator>
 
-#include "kernels/page_codec.hpp"
 #include "runtime/kv_cache.hpp"
 
 namespace modalkv {
@@ -307,86 +305,6 @@ void KvCache::lose_of(std::uint32_t owner, std::span<const BlockId> lost, int la
   spoil_steps(id, 0, status);
   ++counters_.unselected_for_faults;
   give_up_promotion(id);
-}
-
-void KvCache::find_corruption(int layer, std::uint64_t step) {
-  for (const Step& of : steps_)
-    if (of.id == step) return find_corruption(layer, of);
-}
-
-// A page that the step has read did not verify: which of the host's is it? Where all are well, it
-// is one of the device's, or was spoiled on its way and the step can be tried again.
-void KvCache::find_corruption(int layer, const Step& step) {
-  const LayerKind kind = blocks_.kind(layer);
-  std::vector<BlockId> on_host, resident, corrupt;
-  for (const SequenceId id : step.sequences) {
-    const Running* sequence = find(id);
-    if (sequence == nullptr) continue;
-    // What is promoted has no checksums before all of it is copied.
-    const bool is_promoted =
-        sequence->promotion && sequence->promotion->state == Promotion::State::kept;
-    for_each_block(*sequence, [&](BlockId block) {
-      const PartState state = blocks_[block].parts[static_cast<std::size_t>(kind)].state;
-      if (!is_complete(blocks_[block]) || state == PartState::loading ||
-          (blocks_[block].strand == Strand::promoted && !is_promoted))
-        return;
-      (modalkv::on_host(state) ? on_host : resident).push_back(block);
-    });
-  }
-  for (std::vector<BlockId>* blocks : {&on_host, &resident}) {
-    std::sort(blocks->begin(), blocks->end());
-    blocks->erase(std::unique(blocks->begin(), blocks->end()), blocks->end());
-  }
-  std::copy_if(on_host.begin(), on_host.end(), std::back_inserter(corrupt),
-               [&](BlockId id) { return is_corrupt(id, layer); });
-  counters_.corrupt_pages += static_cast<std::int64_t>(corrupt.size());
-  // What they do not show the next try will.
-  if (corrupt.empty() && suspects_.empty())
-    for (const BlockId id : resident) suspects_.push_back({id, layer});
-  lose(std::move(corrupt), layer, Status::checksum);
-}
-
-bool KvCache::is_suspected(const Running& sequence) const {
-  const auto is_one_of_its = [&](BlockId id) {
-    bool found = false;
-    for_each_block(sequence, [&](BlockId block) { found |= block == id; });
-    return found;
-  };
-  return std::any_of(suspects_.begin(), suspects_.end(),
-                     [&](const Suspect& suspect) { return is_one_of_its(suspect.block); }) ||
-         std::any_of(errands_.begin(), errands_.end(), [&](const Errand& errand) {
-           return errand.kind == Errand::Kind::suspect && is_one_of_its(errand.block);
-         });
-}
-
-void KvCache::verify_suspects() {
-  while (!suspects_.empty() && ledger_.has_room(compute_, 1, 1)) {
-    const auto [id, layer, reopened] = suspects_.front();
-    const Block* block = blocks_.find(id);
-    const bool has_checksum = block != nullptr && (reopened || is_complete(*block));
-    const Address page =
-        has_checksum ? block->pages[static_cast<std::size_t>(layer)].now : Address{};
-    if (page.bytes > 0 && page.space == device_pool_.where().space) {
-      ops_.assign(1, verification(page, id, layer));
-      const Submitted submitted = ledger_.submit(compute_, ops_, {});
-      if (submitted.status == Status::busy) return;
-      if (submitted.status == Status::ok) {
-        Errand& errand = add_errand(Errand::Kind::suspect, submitted.ticket);
-        errand.block = id;
-        errand.layer = layer;
-      }
-    }
-    suspects_.pop_front();
-  }
-}
-
-// Of a closed page on the host.
-bool KvCache::is_corrupt(BlockId id, int layer) {
-  const Address& page = blocks_[id].pages[static_cast<std::size_t>(layer)].now;
-  const std::span bytes(host_of(page).memory + page.offset, static_cast<std::size_t>(page.bytes));
-  const PageTrailer trailer = read_trailer(bytes);
-  return verify_page(bytes) != Status::ok ||
-         PageIdentity{trailer.content, trailer.generation} != identity(id, layer);
 }
 
 }  // namespace modalkv
