@@ -343,11 +343,10 @@ void KvCache::end_part(BlockId id, LayerKind kind, bool well) {
 void KvCache::count_idle(const Block& block, int sign) {
   if (!block.sequences.empty()) return;
   for (const PageSlots& page : block.pages) {
-    const bool on_device = page.now.space == device_pool_.where().space;
-    const Tier tier = on_device ? Tier::device : Tier::host;
     if (page.now.bytes == 0) continue;
-    idle_bytes_[static_cast<std::size_t>(tier)] += sign * page.now.bytes;
-    if (block.is_tail) idle_tail_bytes_[static_cast<std::size_t>(tier)] += sign * page.now.bytes;
+    const auto tier = static_cast<std::size_t>(tier_of(page.now));
+    idle_bytes_[tier] += sign * page.now.bytes;
+    if (block.is_tail) idle_tail_bytes_[tier] += sign * page.now.bytes;
   }
 }
 

@@ -339,6 +339,8 @@ class KvCache {
     if (sequence.tail) use(*sequence.tail);
   }
   bool is_even(const Running& sequence) const;
+  bool is_appending(SequenceId id) const;
+  void reopen(std::vector<BlockId>& blocks, bool verifies);
   bool is_complete(const Block& block) const;
   bool ends_in_block(const Running& sequence, Tokens tokens) const;
   std::optional<Tokens> cut_before(const Running& sequence, Tokens tokens) const;
@@ -389,6 +391,12 @@ class KvCache {
   std::optional<Address> take_host(Bytes bytes, int layer, bool cpu);
   Host& host_of(const Address& page);
   PagePool& pool_of(const Address& page);
+  Tier tier_of(const Address& page) const {
+    return page.space == device_pool_.where().space ? Tier::device : Tier::host;
+  }
+  Bytes idle_tail_bytes(Tier tier) const {
+    return idle_tail_bytes_[static_cast<std::size_t>(tier)];
+  }
   Status make_room(Bytes bytes);
   // A part that can leave the device, or take less room there.
   struct Candidate {
@@ -556,7 +564,6 @@ class KvCache {
   void plan_verification();
   void add_verification(const AttendPart& part, const Address& slot_pages, int layer);
   bool is_sampled();
-  void find_corruption(int layer, std::uint64_t step);
   void find_corruption(int layer, const Step& step);
   bool is_corrupt(BlockId id, int layer);
   bool is_suspected(const Running& sequence) const;
@@ -574,8 +581,6 @@ class KvCache {
   void lose(std::vector<BlockId> blocks, int layer, Status status);
   void lose_of(std::uint32_t owner, std::span<const BlockId> lost, int layer, Status status);
   void lose(SequenceId sequence, Tokens first_token, int layer, Status status);
-  void reopen(std::vector<BlockId>& blocks, bool verifies);
-  bool is_appending(SequenceId id) const;
 
   RuntimeConfig config_;
   Device& device_;

@@ -387,12 +387,11 @@ Bytes KvCache::evict_content(Bytes bytes, Tier tier) {
 // What is in use but for the copy of its last rows, which nobody has: its sequences keep all they
 // have, but others will not find it.
 Bytes KvCache::evict_tails(Bytes bytes, Tier tier) {
-  if (idle_tail_bytes_[static_cast<std::size_t>(tier)] == 0) return 0;
+  if (idle_tail_bytes(tier) == 0) return 0;
   std::vector<std::pair<std::uint64_t, UnitId>> tails;
-  blocks_.for_each([&](BlockId id, const Block& block) {
-    if (block.unit && block.sequences.empty() && block.disk_jobs == 0 &&
-        content_[*block.unit].tail == id && content_.is_pinned(*block.unit) &&
-        (block.pages.front().now.space == device_pool_.where().space) == (tier == Tier::device))
+  blocks_.for_each([&](BlockId, const Block& block) {
+    if (block.is_tail && block.unit && block.sequences.empty() && block.disk_jobs == 0 &&
+        content_.is_pinned(*block.unit) && tier_of(block.pages.front().now) == tier)
       tails.emplace_back(block.idle_since, *block.unit);
   });
   std::sort(tails.begin(), tails.end());
@@ -412,8 +411,7 @@ bool KvCache::lies_in(const CachedSegment& segment, Tier tier) const {
   bool found = segment.own.empty() && segment.visual.empty() && !segment.tail;
   segment.for_each_block([&](BlockId id) {
     for (const PageSlots& page : blocks_.find(id)->pages)
-      found |= page.now.bytes > 0 &&
-               (page.now.space == device_pool_.where().space) == (tier == Tier::device);
+      found |= page.now.bytes > 0 && tier_of(page.now) == tier;
   });
   return found;
 }

@@ -65,10 +65,6 @@ std::optional<UnitId> KvCache::load_segment(const Running& sequence, const Prefi
                                             std::optional<UnitId> held) {
   CachedSegment segment{.prefix = prefix.id, .before = before};
   WaitingLoad load{.job = {.loads = true}, .held = held};
-  for (const StoredBlock& from : stored)
-    for (int layer = 0; layer < config_.layers; ++layer)
-      load.job.bytes +=
-          page_kind(from.strand, from.low[static_cast<std::size_t>(blocks_.kind(layer))]).bytes;
   for (const StoredBlock& from : stored) {
     const bool is_tail = from.tail_rows > 0;
     const BlockId id = is_tail ? blocks_.add(Strand::own, from.tail_rows)
@@ -79,8 +75,11 @@ std::optional<UnitId> KvCache::load_segment(const Running& sequence, const Prefi
     block.is_tail = is_tail;
     block.awake_owners = 0;
     block.idle_since = clock_;
-    for (const LayerKind kind : kAllLayerKinds)
-      blocks_.begin(id, kind, PartState::loading, from.low[static_cast<std::size_t>(kind)]);
+    for (const LayerKind kind : kAllLayerKinds) {
+      const bool low = from.low[static_cast<std::size_t>(kind)];
+      load.job.bytes += blocks_.layers_of(kind) * page_kind(from.strand, low).bytes;
+      blocks_.begin(id, kind, PartState::loading, low);
+    }
     load.job.blocks.push_back(id);
     if (is_tail) {
       segment.tail = id;

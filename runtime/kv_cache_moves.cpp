@@ -239,7 +239,7 @@ KvCache::Host& KvCache::host_of(const Address& page) {
 }
 
 PagePool& KvCache::pool_of(const Address& page) {
-  return page.space == device_pool_.where().space ? device_pool_ : host_of(page).pool;
+  return tier_of(page) == Tier::device ? device_pool_ : host_of(page).pool;
 }
 
 // On the nearest node that has room; what nodes attend to themselves is spread over their cores.
@@ -382,8 +382,7 @@ Status KvCache::make_host_room(Bytes bytes) {
   Bytes coming = retired_bytes(Tier::host) + storing_bytes_;
   if (coming >= bytes) return Status::busy;
   // What is being stored is coming already, and tails leave with what is in use only.
-  const Bytes idle = idle_bytes(Tier::host) - storing_bytes_ -
-                     idle_tail_bytes_[static_cast<std::size_t>(Tier::host)];
+  const Bytes idle = idle_bytes(Tier::host) - storing_bytes_ - idle_tail_bytes(Tier::host);
   if (coming + idle >= bytes) coming += evict_content(bytes - coming, Tier::host);
   return coming > 0 ? Status::busy : Status::no_space;
 }

@@ -98,6 +98,7 @@ void KvCache::collect(const Completion& completion) {
       end_transition(errand, status);
       break;
     case Errand::Kind::step:
+      if (status != Status::ok) staging_.failed();
       for (Step& step : steps_)
         if (step.id == errand.step) {
           --step.groups;
@@ -105,9 +106,8 @@ void KvCache::collect(const Completion& completion) {
           if (status != Status::ok &&
               (step.status == Status::ok || step.status == Status::cancelled))
             step.status = status;
+          if (status == Status::checksum) find_corruption(errand.layer, step);
         }
-      if (status != Status::ok) staging_.failed();
-      if (status == Status::checksum) find_corruption(errand.layer, errand.step);
       break;
     case Errand::Kind::score:
     case Errand::Kind::bring_scores:

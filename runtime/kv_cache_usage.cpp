@@ -26,7 +26,7 @@ KvUsage KvCache::usage() const {
   std::vector<PageUsage> kinds(usage.pools.size() * kStrands * 2);
   const auto pool_at = [&](const Address& page) {
     std::size_t at = 0;  // the device, or a host's pool
-    if (page.space != device_pool_.where().space)
+    if (tier_of(page) == Tier::host)
       while (hosts_[at++].pool.where().space != page.space) {
       }
     return at;

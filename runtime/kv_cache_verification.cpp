@@ -57,11 +57,6 @@ bool KvCache::is_sampled() {
   return config_.verify_every > 0 && ++pages_read_ % config_.verify_every == 0;
 }
 
-void KvCache::find_corruption(int layer, std::uint64_t step) {
-  for (const Step& of : steps_)
-    if (of.id == step) return find_corruption(layer, of);
-}
-
 // A page that the step has read did not verify: which of the host's is it? Where all are well, it
 // is one of the device's, or was spoiled on its way and the step can be tried again.
 void KvCache::find_corruption(int layer, const Step& step) {
@@ -114,7 +109,7 @@ void KvCache::verify_suspects() {
     const bool has_checksum = block != nullptr && (reopened || is_complete(*block));
     const Address page =
         has_checksum ? block->pages[static_cast<std::size_t>(layer)].now : Address{};
-    if (page.bytes > 0 && page.space == device_pool_.where().space) {
+    if (page.bytes > 0 && tier_of(page) == Tier::device) {
       ops_.assign(1, verification(page, id, layer));
       const Submitted submitted = ledger_.submit(compute_, ops_, {});
       if (submitted.status == Status::busy) return;

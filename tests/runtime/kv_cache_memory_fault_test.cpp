@@ -116,22 +116,40 @@ TEST(KvCacheMemory, AFullDeviceIsToldAndHarmsNobody) {
   EXPECT_GT(calls_without_room(3 * kMiB + 240 * kKiB, 2 * kMiB, 4, 5), 0);
 }
 
-// Between the cache and the device: now and then an entry of a page table points far out, while
-// the operation that reads it is in flight.
-class FlippingTables final : public ForwardingDevice {
+// Between the cache and the device: knows where everything lies.
+class Flipping : public ForwardingDevice {
  public:
-  explicit FlippingTables(Device& inner) : ForwardingDevice(inner) {}
+  explicit Flipping(Device& inner) : ForwardingDevice(inner) {}
 
   RegisteredSpace register_space(const SpaceInfo& info) override {
     spaces_.push_back(info.memory);
     return inner_.register_space(info);
   }
+  int flips() const { return flips_; }
+
+ protected:
+  std::byte* memory(const Address& where) const {
+    return spaces_[where.space.index] + where.offset;
+  }
+
+  int flips_ = 0;
+
+ private:
+  std::vector<std::byte*> spaces_;
+};
+
+// Now and then an entry of a page table points far out, while the operation that reads it is in
+// flight.
+class FlippingTables final : public Flipping {
+ public:
+  using Flipping::Flipping;
+
   Submitted submit(QueueId queue, std::span<const Op> ops, std::span<const Ticket> after) override {
     const Submitted submitted = inner_.submit(queue, ops, after);
     if (submitted.status != Status::ok || ops.empty() || flipped_ != nullptr) return submitted;
     const auto* attend = std::get_if<Attend>(&ops.back());
     if (attend == nullptr || ++attends_ % 5 != 0) return submitted;
-    flipped_ = spaces_[attend->page_table.space.index] + attend->page_table.offset + 5;
+    flipped_ = memory(attend->page_table) + 5;
     *flipped_ ^= std::byte{0x10};
     until_ = submitted.ticket;
     ++flips_;
@@ -145,13 +163,11 @@ class FlippingTables final : public ForwardingDevice {
     }
     return completion;
   }
-  int flips() const { return flips_; }
 
  private:
-  std::vector<std::byte*> spaces_;
   std::byte* flipped_ = nullptr;
   Ticket until_{};
-  int attends_ = 0, flips_ = 0;
+  int attends_ = 0;
 };
 
 TEST(KvCacheMemory, ABitFlippedInAPageTableFailsTheStepAndNoOther) {
@@ -171,35 +187,27 @@ TEST(KvCacheMemory, ABitFlippedInAPageTableFailsTheStepAndNoOther) {
   EXPECT_GT(failed_steps, flips / 2);
 }
 
-// Between the cache and the device: now and then a bit of a closed page that is about to be read
-// flips, wherever it lies, and stays so.
-class FlippingPages final : public ForwardingDevice {
+// Now and then a bit of a closed page that is about to be read flips, wherever it lies, and stays
+// so.
+class FlippingPages final : public Flipping {
  public:
-  explicit FlippingPages(Device& inner) : ForwardingDevice(inner) {}
+  using Flipping::Flipping;
 
-  RegisteredSpace register_space(const SpaceInfo& info) override {
-    spaces_.push_back(info.memory);
-    return inner_.register_space(info);
-  }
   Submitted submit(QueueId queue, std::span<const Op> ops, std::span<const Ticket> after) override {
     for (const Op& op : ops)
       if (const auto* verify = std::get_if<VerifyPage>(&op)) flip(verify->page);
     return inner_.submit(queue, ops, after);
   }
-  int flips() const { return flips_; }
 
  private:
   void flip(const Address& where) {
-    const std::span page(spaces_[where.space.index] + where.offset,
-                         static_cast<std::size_t>(where.bytes));
+    const std::span page(memory(where), static_cast<std::size_t>(where.bytes));
     if (verify_page(page) != Status::ok || ++seen_ % 23 != 0) return;
     page[seen_ * 37 % page.size()] ^= std::byte{0x10};
     ++flips_;
   }
 
-  std::vector<std::byte*> spaces_;
   std::size_t seen_ = 0;
-  int flips_ = 0;
 };
 
 TEST(KvCacheMemory, ABitFlippedInAnyTierGivesNoWrongOutput) {
