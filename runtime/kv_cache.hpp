@@ -580,6 +580,8 @@ class KvCache {
   void spoil_steps(SequenceId sequence, std::uint64_t after_step, Status status);
   void lose(std::vector<BlockId> blocks, int layer, Status status);
   void lose_of(std::uint32_t owner, std::span<const BlockId> lost, int layer, Status status);
+  void lose_corrupt(std::vector<BlockId> blocks, int layer);
+  Tokens first_token_of(const Running& sequence, std::span<const BlockId> lost) const;
   void lose(SequenceId sequence, Tokens first_token, int layer, Status status);
 
   RuntimeConfig config_;

@@ -77,22 +77,21 @@ void KvCache::collect(const Completion& completion) {
     case Errand::Kind::append:
       if (status != Status::ok) {
         end_append(errand, status);
-        if (status == Status::checksum) {
-          // A tail, with which others are not to begin.
-          ++counters_.corrupt_pages;
-          lose({errand.block}, 0, status);
-        }
+        // A tail, with which others are not to begin.
+        if (status == Status::checksum) lose_corrupt({errand.block}, 0);
       } else {
         for (const Given& given : errand.given) keep_content(given.sequence);
       }
       break;
     case Errand::Kind::suspect:
-      if (status != Status::checksum) break;
-      ++counters_.corrupt_pages;
-      lose({errand.block}, errand.layer, status);
+      if (status == Status::checksum) lose_corrupt({errand.block}, errand.layer);
       break;
     case Errand::Kind::tail:
-      if (status != Status::ok) lose({errand.block}, 0, status);
+      if (status == Status::checksum) {
+        lose_corrupt({errand.block}, 0);
+      } else if (status != Status::ok) {
+        lose({errand.block}, 0, status);
+      }
       break;
     case Errand::Kind::transition:
       end_transition(errand, status);
@@ -197,15 +196,13 @@ void KvCache::end_transition(const Errand& errand, Status status) {
         status == Status::checksum || status == Status::rejected;
     if (!block->sequences.empty())
       change_action(*block, errand.layer_kind, place_of(part.action, false));
-    if (status == Status::checksum || status == Status::rejected) {
-      lose({errand.block}, first_layer(errand.layer_kind), status);
-      if (blocks_.find(errand.block) == nullptr) return;
-    }
+    if (status == Status::checksum) lose_corrupt({errand.block}, first_layer(errand.layer_kind));
+    if (status == Status::rejected) lose({errand.block}, first_layer(errand.layer_kind), status);
+    if (blocks_.find(errand.block) == nullptr) return;
   } else if (transition == PartState::arriving && status == Status::checksum) {
     for (int layer = 0; layer < config_.layers; ++layer)
       if (blocks_.kind(layer) == errand.layer_kind && is_corrupt(errand.block, layer)) {
-        ++counters_.corrupt_pages;
-        lose({errand.block}, layer, status);
+        lose_corrupt({errand.block}, layer);
         return;  // it stays where it is until its sequences let go of it
       }
   }
@@ -278,16 +275,12 @@ void KvCache::lose(std::vector<BlockId> lost, int layer, Status status) {
     }
 }
 
-// From the first token on that is in one of the `lost` blocks, which are sorted.
-void KvCache::lose_of(std::uint32_t owner, std::span<const BlockId> lost, int layer,
-                      Status status) {
-  const Running& sequence = sequences_[owner];
-  const SequenceId id{owner, sequence.generation};
-  const auto is_lost = [&](BlockId block) {
-    return std::binary_search(lost.begin(), lost.end(), block);
-  };
+// The first token that is in one of the `lost` blocks, which are sorted; kNeverLost: none is.
+Tokens KvCache::first_token_of(const Running& sequence, std::span<const BlockId> lost) const {
   const auto first_lost = [&](const std::vector<BlockId>& blocks) {
-    const auto found = std::find_if(blocks.begin(), blocks.end(), is_lost);
+    const auto found = std::find_if(blocks.begin(), blocks.end(), [&](BlockId block) {
+      return std::binary_search(lost.begin(), lost.end(), block);
+    });
     return static_cast<Tokens>(found - blocks.begin());
   };
   const TokenLayout& layout = *sequence.layout;
@@ -295,13 +288,26 @@ void KvCache::lose_of(std::uint32_t owner, std::span<const BlockId> lost, int la
              visual = static_cast<Tokens>(sequence.visual.size());
   Tokens first_token = kNeverLost;
   const Tokens first_own = first_lost(sequence.own), first_visual = first_lost(sequence.visual);
-  if (first_own < own || (sequence.tail && is_lost(*sequence.tail)))
+  const bool is_tail_lost =
+      sequence.tail && std::binary_search(lost.begin(), lost.end(), *sequence.tail);
+  if (first_own < own || is_tail_lost)
     first_token = layout.token_of_own(first_own * config_.own_page_tokens);
   if (first_visual < visual)
     first_token = std::min(first_token, layout.visual_first_token(first_visual));
+  return first_token;
+}
+
+void KvCache::lose_of(std::uint32_t owner, std::span<const BlockId> lost, int layer,
+                      Status status) {
+  const Running& sequence = sequences_[owner];
+  const SequenceId id{owner, sequence.generation};
+  const Tokens first_token = first_token_of(sequence, lost);
   if (first_token != kNeverLost) lose(id, first_token, layer, status);
   // What is promoted is a copy.
-  if (std::none_of(sequence.promoted.begin(), sequence.promoted.end(), is_lost)) return;
+  if (std::none_of(sequence.promoted.begin(), sequence.promoted.end(), [&](BlockId block) {
+        return std::binary_search(lost.begin(), lost.end(), block);
+      }))
+    return;
   spoil_steps(id, 0, status);
   ++counters_.unselected_for_faults;
   give_up_promotion(id);

@@ -1,6 +1,7 @@
 // Whether pages are what they should be: which are verified before they are read, and which one it
 // was where a step has read a bad one.
 #include <algorithm>
+#include <functional>
 #include <iterator>
 
 #include "kernels/page_codec.hpp"
@@ -82,11 +83,27 @@ void KvCache::find_corruption(int layer, const Step& step) {
   }
   std::copy_if(on_host.begin(), on_host.end(), std::back_inserter(corrupt),
                [&](BlockId id) { return is_corrupt(id, layer); });
-  counters_.corrupt_pages += static_cast<std::int64_t>(corrupt.size());
   // What they do not show the next try will.
   if (corrupt.empty() && suspects_.empty())
     for (const BlockId id : resident) suspects_.push_back({id, layer});
-  lose(std::move(corrupt), layer, Status::checksum);
+  lose_corrupt(std::move(corrupt), layer);
+}
+
+// Pages that did not verify. They stay until their sequences let go of them, so that several steps
+// can find the same one: it counts the first time.
+void KvCache::lose_corrupt(std::vector<BlockId> blocks, int layer) {
+  const auto is_known = [&](BlockId id) {
+    const Block* block = blocks_.find(id);
+    if (block == nullptr) return true;
+    const auto& owners = block->sequences;
+    return !owners.empty() && std::all_of(owners.begin(), owners.end(), [&](std::uint32_t owner) {
+      const Running& sequence = sequences_[owner];
+      const Tokens first_token = first_token_of(sequence, std::span(&id, 1));
+      return first_token != kNeverLost && sequence.lost_from <= first_token;
+    });
+  };
+  counters_.corrupt_pages += std::count_if(blocks.begin(), blocks.end(), std::not_fn(is_known));
+  lose(std::move(blocks), layer, Status::checksum);
 }
 
 bool KvCache::is_suspected(const Running& sequence) const {

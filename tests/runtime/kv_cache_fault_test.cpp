@@ -174,7 +174,7 @@ std::vector<Row> rows() {
   std::vector<Row> all;
   for (std::size_t work = 0; work < std::size(kWorks); ++work)
     for (const Harm harm : {Harm::busy, Harm::late, Harm::fail, Harm::lost})
-      // Promotions are too rare in so few histories.
+      // Promotions are too rare in so few histories: kv_cache_selection_test.cpp has theirs.
       if (static_cast<Work>(work) != Work::promote) all.push_back({static_cast<Work>(work), harm});
   for (const Work work : {Work::append, Work::leave, Work::stage})
     all.push_back({work, Harm::corrupt});

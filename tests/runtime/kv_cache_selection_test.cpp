@@ -50,12 +50,13 @@ class ShowsWhatIsHidden final : public ForwardingDevice {
 class Engine {
  public:
   explicit Engine(RuntimeConfig config = config_of(), Bytes device_bytes = 12 * kMiB,
-                  std::uint64_t seed = 1)
+                  std::uint64_t seed = 1, FaultPlan faults = {})
       : config_(std::move(config)),
         device_memory_(static_cast<std::size_t>(device_bytes)),
         host_(static_cast<std::size_t>(4 * kMiB)),
         tables_(static_cast<std::size_t>(4 * kMiB)),
         rows_(static_cast<std::size_t>(kOutputs + kLayers * kMostTokens * kQueryRow)),
+        faults_(world_.device, std::move(faults)),
         cache_(device_, config_,
                {.device = device_memory_, .hosts = {{host_, 0}}, .tables = tables_}) {
     cache_.grow_host(0, static_cast<Bytes>(host_.size()));
@@ -72,6 +73,7 @@ class Engine {
 
   KvCache& cache() { return cache_; }
   CheckingDevice& checker() { return checker_; }
+  FaultCounts injected() const { return faults_.injected(); }
   const RuntimeConfig& config() const { return config_; }
   void plant_bug() { device_.tables = tables_.data(); }
   /// Makes all queries of a layer look for some tokens' keys.
@@ -193,7 +195,8 @@ class Engine {
   // They outlive the device, which may still be at work when the test ends.
   std::vector<std::byte> device_memory_, host_, tables_, rows_;
   Host world_;
-  CheckingDevice checker_{world_.device};
+  FaultDevice faults_;
+  CheckingDevice checker_{faults_};
   ShowsWhatIsHidden device_{checker_};
   KvCache cache_;
   SpaceId space_{};
@@ -421,6 +424,65 @@ TEST(KvCacheSelection, GoesOnUnscoredWhereThereIsNoRoomForScores) {
   EXPECT_EQ(counters.promoted_tokens, 0);
   EXPECT_EQ(counters.compressed_pages, 12);
 }
+
+// Copies of the chosen tokens, whose rows are decoded on the way.
+bool promotes(std::span<const Op> ops) {
+  const auto any = [&]<typename Kind>(Kind) {
+    return std::any_of(ops.begin(), ops.end(),
+                       [](const Op& op) { return std::holds_alternative<Kind>(op); });
+  };
+  return any(Decode{}) && any(Append{});
+}
+
+struct PromotionFault {
+  std::string_view name;
+  FaultPlan plan;
+  bool is_harmless;
+};
+
+void PrintTo(const PromotionFault& fault, std::ostream* out) {
+  *out << fault.name;
+}
+
+class PromotionFaults : public testing::TestWithParam<PromotionFault> {};
+
+TEST_P(PromotionFaults, LeaveAllTokensCompressedAtWorst) {
+  FaultPlan plan = GetParam().plan;
+  plan.seed = 1;
+  plan.strikes = [](QueueId, std::span<const Op> ops) { return promotes(ops); };
+  RuntimeConfig config = config_of();
+  config.overdue_ns = kSecond;
+  Engine engine(config, 12 * kMiB, 1, plan), plain(config_of(0.0));
+  const SequenceId sequence = engine.begin(kPrompt), other = plain.begin(kPrompt);
+  ASSERT_EQ(engine.step(sequence, kPromptTokens), Status::ok);
+  ASSERT_EQ(plain.step(other, kPromptTokens), Status::ok);
+  engine.settle();
+  plain.settle();
+  const RuntimeCounters& counters = engine.cache().counters();
+  const FaultCounts injected = engine.injected();
+  EXPECT_GT(injected.busy + injected.late + injected.fail + injected.lost, 0u);
+  EXPECT_EQ(counters.unselected_for_faults, GetParam().is_harmless ? 0 : 1);
+  EXPECT_EQ(counters.failed_groups > 0, !GetParam().is_harmless);
+  EXPECT_EQ(counters.lost_tokens, 0) << "they are copies";
+  for (const int layer : {1, 2})
+    EXPECT_EQ(promoted(engine, sequence, layer),
+              GetParam().is_harmless ? expected(engine, layer, kPrompt, kProbesBegin, kPromptTokens)
+                                     : std::vector<Tokens>{});
+  ASSERT_EQ(engine.step(sequence, 1), Status::ok);
+  ASSERT_EQ(plain.step(other, 1), Status::ok);
+  for (const int layer : {1, 2}) {
+    const double compressed = plain.error(layer, kPromptTokens);
+    EXPECT_LE(engine.error(layer, kPromptTokens), compressed + 1e-3) << "each token is there once";
+  }
+  EXPECT_TRUE(engine.checker().findings().empty());
+}
+
+INSTANTIATE_TEST_SUITE_P(OfEachKind, PromotionFaults,
+                         testing::Values(PromotionFault{"IsRefused", {.busy = 0.8}, true},
+                                         PromotionFault{"EndsLate", {.late = 1}, true},
+                                         PromotionFault{"Fails", {.fail = 1}, false},
+                                         PromotionFault{"IsNeverTold", {.lost = 1}, false}),
+                         [](const auto& test) { return testing::PrintToString(test.param); });
 
 }  // namespace
 }  // namespace modalkv
