@@ -7,10 +7,12 @@
 
 #include "modalkv/error.hpp"
 #include "tools/bench/attention_case.hpp"
+#include "tools/bench/e2e/e2e_case.hpp"
 #include "tools/bench/encode_case.hpp"
 #include "tools/bench/merge_case.hpp"
 #include "tools/bench/step_case.hpp"
 #include "tools/commands/real_range.hpp"
+#include "tools/profile/profile.hpp"
 
 namespace modalkv {
 namespace {
@@ -54,6 +56,18 @@ constexpr const char* kStepReading =
     "milliseconds. p10 and p90 far apart: something else runs here; measure again.\n\n"
     "Example: does a slower link still hide behind computing?\n"
     "  modalkv bench step --link-share 0.05 --format int4";
+
+constexpr const char* kE2eReading =
+    "What is run: decoder layers with random weights, RMS norm, projections, a gated FFN and the "
+    "LM\n"
+    "head, and attention through the runtime as the policy's plan says. Every policy has the same\n"
+    "device budget for pages and staging; partial results and rows lie beside it and are the same\n"
+    "for all. The machine is measured first, and plans are made for what was found.\n"
+    "Without a GPU its place is taken by memory and threads of this machine, behind a link of\n"
+    "--link-gigabytes-per-second: that shows what the runtime does, and no GPU's speed.\n\n"
+    "Example: a batch whose KV is five times the budget\n"
+    "  modalkv bench e2e --model llava-1.5-7b --layers 2 --batch 4 --image-tokens 576 \\\n"
+    "    --text-tokens 64 --device-kv-share 0.2";
 
 NumberFormat input_named(const std::string& name) {
   if (name == "fp16") return NumberFormat::fp16;
@@ -229,6 +243,72 @@ void add_step(CLI::App& bench, const std::string& command_line) {
   });
 }
 
+void add_e2e(CLI::App& bench, const std::string& command_line) {
+  struct Arguments {
+    std::string model = "llava-1.5-7b";
+    int layers = 0;
+    double device_share = 0.2;
+    Bytes device_bytes = 0, host_bytes = 0;
+    E2eCase options;
+    Output output;
+  };
+  auto arguments = std::make_shared<Arguments>();
+  E2eCase& options = arguments->options;
+  options.policies = {"fp16-stream", "fp16-offload", "uniform-int4", "text-centric"};
+  CLI::App* command = bench.add_subcommand(
+      "e2e", "Whole decoder layers through the runtime: TTFT and TPOT under several policies");
+  command->footer(kE2eReading);
+  const auto add = [&](const char* name, auto& value, const auto& range, const char* what) {
+    command->add_option(name, value, what)->check(range)->capture_default_str();
+  };
+  command->add_option("--model", arguments->model, "a name, or a JSON file of your own")
+      ->capture_default_str();
+  add("--layers", arguments->layers, CLI::Range(0, 1024), "of the model, the first; 0: all");
+  add("--batch", options.load.batch, CLI::Range(1, 1024), "sequences");
+  add("--image-tokens", options.load.image_tokens, CLI::Range(1, 1'000'000), "of each sequence");
+  add("--text-tokens", options.load.text_tokens, CLI::Range(1, 1'000'000),
+      "of each sequence, behind its image");
+  add("--chunk-tokens", options.load.chunk_tokens, CLI::Range(1, 65'536), "of a prompt in a step");
+  add("--decode-steps", options.load.decode_steps, CLI::Range(2, 100'000),
+      "each a token a sequence");
+  command->add_option("--policy", options.policies, "one or more, with commas between")
+      ->delimiter(',')
+      ->capture_default_str();
+  command
+      ->add_option("--device-kv-budget", arguments->device_bytes,
+                   "bytes of device memory for pages and staging, instead of --device-kv-share")
+      ->check(CLI::PositiveNumber);
+  add("--device-kv-share", arguments->device_share, real_range(0.01, 4),
+      "the same as a share of all sequences' 16-bit KV");
+  command
+      ->add_option("--host-kv-bytes", arguments->host_bytes,
+                   "host memory for KV (default: one and a half times all 16-bit KV)")
+      ->check(CLI::PositiveNumber);
+  add("--rounds", options.rounds, CLI::Range(1, 1000), "each serves all policies in turn");
+  add("--threads", options.host_threads, CLI::Range(1, 1024), "threads that attend on the CPU");
+  add("--link-gigabytes-per-second", options.link_gigabytes_per_second, real_range(0, 1000),
+      "of the stand-in for a GPU; 0: as fast as memory");
+  add("--seed", options.seed, CLI::NonNegativeNumber, "of the weights");
+  command->add_flag("--json", arguments->output.json, "print JSON");
+  command->callback([arguments, command_line] {
+    E2eLoad& load = arguments->options.load;
+    load.model = load_model(arguments->model);
+    if (arguments->layers > load.model.layers)
+      throw Error(fmt::format("--layers {}: {} has {}", arguments->layers, load.model.name,
+                              load.model.layers));
+    if (arguments->layers > 0) load.model.layers = arguments->layers;
+    const auto share_of_kv = [&](double share) {
+      return round_up(static_cast<Bytes>(share * static_cast<double>(load.kv_bytes())), 64 * kKiB);
+    };
+    load.device_budget_bytes = arguments->device_bytes > 0 ? arguments->device_bytes
+                                                           : share_of_kv(arguments->device_share);
+    load.host_bytes = arguments->host_bytes > 0 ? arguments->host_bytes : share_of_kv(1.5);
+    arguments->output.print(bench_e2e(arguments->options, command_line, [](std::string_view what) {
+      fmt::print(stderr, "bench e2e: {}\n", what);
+    }));
+  });
+}
+
 }  // namespace
 
 void add_bench_command(CLI::App& app, std::string command_line) {
@@ -240,6 +320,7 @@ void add_bench_command(CLI::App& app, std::string command_line) {
   add_encode(*bench, command_line);
   add_merge(*bench, command_line);
   add_step(*bench, command_line);
+  add_e2e(*bench, command_line);
 }
 
 }  // namespace modalkv

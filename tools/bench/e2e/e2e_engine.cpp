@@ -1,0 +1,217 @@
+#include "tools/bench/e2e/e2e_engine.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <thread>
+#include <utility>
+
+#include "modalkv/error.hpp"
+#include "modalkv/page.hpp"
+
+namespace modalkv {
+namespace {
+
+constexpr Nanos kPatienceNanos = 120 * kSecond;
+constexpr Tokens kVisualPageTokens = 64;
+constexpr int kStagingSlots = 2;
+constexpr int kPartialsInFlight = 8;  // of each row of a step
+constexpr double kRounding = 1.1;     // of staged pages, which come whole
+
+Tokens most_rows(const E2eLoad& load) {
+  return std::max<Tokens>(load.chunk_tokens, load.batch);
+}
+
+ContentId content_of(int nth) {
+  return {{static_cast<std::uint64_t>(nth) + 1, 0, 0, 0}};
+}
+
+Replanner::Planned planned(const E2eLoad& load, const PrecisionPolicy& policy,
+                           const HardwareProfile& profile) {
+  const RunningBatch batch{.text = load.batch * (load.text_tokens + load.decode_steps),
+                           .visual = load.batch * load.image_tokens,
+                           .sequences = load.batch,
+                           .device_budget_bytes = load.device_budget_bytes,
+                           .host_budget_bytes = load.host_bytes};
+  auto planned = Replanner(policy).plan(load.model, profile, batch);
+  if (!planned)
+    throw Error(fmt::format(
+        "{}: no plan fits {:.1f} MiB of device memory{}; staging takes two layers' KV that is "
+        "streamed, so serve fewer tokens or give it more",
+        policy.name, static_cast<double>(load.device_budget_bytes) / kMiB,
+        policy.places.streamed ? fmt::format(" and {:.1f} MiB of the host's",
+                                             static_cast<double>(load.host_bytes) / kMiB)
+                               : ""));
+  return std::move(*planned);
+}
+
+}  // namespace
+
+Bytes workspace_bytes(const E2eLoad& load) {
+  const Bytes rows = partial_bytes(most_rows(load) * load.model.q_heads, load.model.head_dim);
+  return round_up(kPartialsInFlight * rows, kMiB) + 4 * kMiB;
+}
+
+Bytes tables_bytes(const E2eLoad& load) {
+  const Tokens pages = load.model.layers * load.batch *
+                       divide_up(load.prompt_tokens() + load.decode_steps, kPageTokens);
+  return round_up(64 * pages, kMiB) + 2 * workspace_bytes(load) + 4 * kMiB;
+}
+
+RuntimeConfig E2eEngine::config(const PrecisionPolicy& policy) const {
+  RuntimeConfig config;
+  config.layers = load_.model.layers;
+  config.query_heads = load_.model.q_heads;
+  config.kv_heads = load_.model.kv_heads;
+  config.head_dim = load_.model.head_dim;
+  config.policy = policy;
+  config.visual_page_tokens = kVisualPageTokens;
+  config.staging_slots = kStagingSlots;
+  Bytes streamed = 0;
+  for (const LayerPlan& layer : planned_.plan.layers)
+    streamed =
+        std::max(streamed, layer[Action::streamed_high].bytes + layer[Action::streamed_low].bytes);
+  const Bytes page =
+      page_bytes({kVisualPageTokens, config.kv_heads, config.head_dim, both(fp16())});
+  config.staging_slot_bytes =
+      round_up(static_cast<Bytes>(static_cast<double>(streamed) * kRounding) + page, kMiB);
+  config.partials_bytes = workspace_bytes(load_) - 4 * kMiB;
+  config.overdue_ns = kPatienceNanos;
+  config.device_bytes = load_.device_budget_bytes + workspace_bytes(load_);
+  return config;
+}
+
+E2eEngine::E2eEngine(E2eMachine& machine, const E2eLoad& load, const PrecisionPolicy& policy,
+                     const HardwareProfile& profile)
+    : machine_(machine),
+      load_(load),
+      planned_(planned(load, policy, profile)),
+      config_(config(policy)),
+      device_(machine.open_device()),
+      layers_(machine.words().projected.load()),
+      samples_(machine.words().sampled.load()) {
+  const auto size = static_cast<std::size_t>(config_.device_bytes);
+  cache_ = std::make_unique<KvCache>(*device_, config_,
+                                     KvCacheMemory{.device = machine.device_memory().first(size),
+                                                   .hosts = {{machine.host_memory()}},
+                                                   .tables = machine.tables()});
+  cache_->grow_host(0, static_cast<Bytes>(machine.host_memory().size()));
+  cache_->set_placement(planned_.placement);
+  const std::span rows = machine.decoder().memory();
+  const auto bytes = static_cast<Bytes>(rows.size());
+  const RegisteredSpace space =
+      device_->register_space({SpaceInfo::Kind::device, bytes, rows.data()});
+  if (space.status != Status::ok) throw Error("the decoder's rows cannot be registered");
+  rows_ = {space.space, 0, bytes};
+}
+
+bool E2eEngine::take_event(Nanos timeout_ns) {
+  const auto event = cache_->poll(timeout_ns);
+  if (event && event->status != Status::ok)
+    throw Error(fmt::format("layer {} ended in: {}", event->layer, name(event->status)));
+  return event.has_value();
+}
+
+template <typename Call>
+void E2eEngine::until_room(Call&& call) {
+  const Nanos begin = device_->now();
+  Status status;
+  while ((status = call()) == Status::busy && device_->now() - begin < kPatienceNanos)
+    take_event(kMillisecond);
+  if (status != Status::ok)
+    throw Error(
+        fmt::format("the runtime refuses a step: {}\n{}", name(status), cache_->describe()));
+}
+
+void E2eEngine::settle() {
+  const Nanos begin = device_->now();
+  while (!cache_->settled()) {
+    if (device_->now() - begin > kPatienceNanos)
+      throw Error("KV does not arrive where it should be\n" + cache_->describe());
+    take_event(kMillisecond);
+  }
+}
+
+void E2eEngine::wait_for(const std::atomic<std::uint64_t>& word, std::uint64_t value) {
+  const Nanos begin = device_->now();
+  while (word.load(std::memory_order_acquire) < value) {
+    if (device_->now() - begin > kPatienceNanos) throw Error("the decoder does not come to an end");
+    if (!take_event(0)) std::this_thread::yield();
+  }
+}
+
+// The decoder's work and the runtime's wait for each other; this thread for nothing but room.
+void E2eEngine::run_layers(std::span<const SequenceId> sequences, Tokens rows_each) {
+  Decoder& decoder = machine_.decoder();
+  E2eWords& words = machine_.words();
+  const DecoderRows at = decoder_rows(load_.model, decoder.max_rows());
+  const Bytes query = Bytes{load_.model.q_heads} * load_.model.head_dim * 2;
+  const Bytes key = Bytes{load_.model.kv_heads} * load_.model.head_dim * 2;
+  const Tokens rows = rows_each * static_cast<Tokens>(sequences.size());
+  std::vector<AppendRequest> appends;
+  std::vector<AttendRequest> attends;
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
+    const Tokens first = static_cast<Tokens>(i) * rows_each;
+    const auto part = [&](Bytes offset, Bytes row) {
+      return Address{rows_.space, offset + first * row, rows_each * row};
+    };
+    appends.push_back({sequences[i], rows_each, part(at.keys, key), part(at.values, key)});
+    attends.push_back(
+        {sequences[i], rows_each, part(at.queries, query), part(at.outputs, query), {}});
+  }
+  for (int layer = 0; layer < load_.model.layers; ++layer) {
+    ++layers_;
+    decoder.project(layer, rows, {&words.projected, layers_});
+    Submitted before;
+    until_room([&] {
+      before = device_->import_event({&words.projected, layers_});
+      return before.status;
+    });
+    const std::array after{before.ticket};
+    until_room([&] { return cache_->append(appends, layer, after); });
+    until_room([&] {
+      return cache_->attend(attends, layer, after, {&words.attended, layers_}).status;
+    });
+    decoder.feed_forward(layer, rows, {&words.attended, layers_});
+  }
+  ++samples_;
+  decoder.sample(static_cast<Tokens>(sequences.size()), {&words.sampled, samples_});
+  wait_for(words.sampled, samples_);
+}
+
+E2eEngine::Prefill E2eEngine::prefill(int nth) {
+  const Nanos begin = device_->now();
+  const Segment prompt[] = {
+      {.token_class = TokenClass::image, .tokens = load_.image_tokens, .content = content_of(nth)},
+      {.token_class = TokenClass::text, .tokens = load_.text_tokens}};
+  const auto begun = cache_->begin(prompt);
+  if (!begun) throw Error("the prompt is refused");
+  sequences_.push_back(begun->sequence);
+  for (Tokens at = begun->reused, rows; at < load_.prompt_tokens(); at += rows) {
+    rows = std::min(load_.prompt_tokens() - at, load_.chunk_tokens);
+    machine_.decoder().embed(rows, nth * load_.prompt_tokens() + at);
+    run_layers({&begun->sequence, 1}, rows);
+  }
+  return {device_->now() - begin, begun->reused};
+}
+
+Nanos E2eEngine::decode_step() {
+  const Nanos begin = device_->now();
+  machine_.decoder().embed(load_.batch, load_.batch * (load_.prompt_tokens() + decoded_++));
+  run_layers(sequences_, 1);
+  const Nanos time_ns = device_->now() - begin;
+  while (take_event(0)) {
+  }
+  return time_ns;
+}
+
+void E2eEngine::release_all() {
+  for (const SequenceId sequence : sequences_)
+    if (cache_->release(sequence) != Status::ok) throw Error("a sequence is not released");
+  sequences_.clear();
+  settle();
+}
+
+}  // namespace modalkv
