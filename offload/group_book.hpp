@@ -41,7 +41,9 @@ class GroupBook {
   std::size_t groups(std::size_t queue) const { return queues_[queue].groups.size(); }
   const Group& group(std::size_t queue, std::size_t i) const { return queues_[queue].groups[i]; }
   const Op& op(std::size_t queue, std::size_t i) const { return queues_[queue].ops[i]; }
-  /// Of a ticket that submit() or import_event() gave.
+  /// Whether submit() or import_event() gave it.
+  bool known(Ticket ticket) const;
+  /// Of a known ticket.
   bool pending(Ticket ticket) const;
   bool failed(Ticket ticket) const;
   void finish_front(std::size_t queue, Status status, Nanos at_ns);
@@ -88,7 +90,6 @@ class GroupBook {
   static Ticket ticket_of(std::size_t queue, std::uint64_t sequence) {
     return {sequence << 8 | queue};
   }
-  bool known(Ticket ticket) const;
 
   std::vector<QueueInfo> infos_;
   std::vector<Queue> queues_;

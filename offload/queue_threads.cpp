@@ -116,7 +116,8 @@ bool QueueThreads::look() {
   return again;
 }
 
-// Until `done`, a time, or a wish to stop. `watches`: looks for events of the engine meanwhile.
+// Until `done`, a time, or a wish to stop. `watches`: looks for what nobody
+// tells of meanwhile.
 template <typename Done>
 void QueueThreads::wait(std::unique_lock<std::mutex>& lock, const std::stop_token& stop,
                         Clock::time_point until, bool watches, Done&& done) {
@@ -126,13 +127,13 @@ void QueueThreads::wait(std::unique_lock<std::mutex>& lock, const std::stop_toke
     if (done()) return;
     const auto now = Clock::now();
     if (now >= until) return;
-    if (runs_elsewhere && now - began < kSpin) {
+    if (watches && runs_elsewhere && now - began < kSpin) {
       lock.unlock();
       std::this_thread::yield();
       lock.lock();
       continue;
     }
-    const bool polls = runs_elsewhere || (watches && book_.waits_for_events());
+    const bool polls = watches && (runs_elsewhere || book_.waits_for_events());
     // Until somebody changes something.
     bool looked = false;
     changed_.wait_until(lock, stop, polls ? std::min(until, now + kPoll) : until,
