@@ -72,8 +72,10 @@ struct Submitted {
 struct Completion {
   Ticket ticket{};
   /// Of the group: ok, or the first failure of its operations, whose successors in the group were
-  /// not run. `cancelled` where something it waited for had failed: nothing was run. A device
-  /// remembers its latest 1,024 failures for that.
+  /// not run. `cancelled` where something it waited for had failed: nothing was run, except that
+  /// the queues of a GPU run ahead: they may have run a group that waited for another of theirs,
+  /// after all that it waited for had ended; what it writes is then undefined. A device remembers
+  /// its latest 1,024 failures for that.
   Status status = Status::ok;
   Nanos at_ns = 0;
 };
@@ -109,6 +111,7 @@ class Device {
   ///   busy      the queue is full; collect completions and try again
   ///   rejected  out of bounds, overlapping, unknown queue, space or ticket, too long; a bug of the
   ///             caller
+  ///   io_error  the device is lost for good; what it had taken over ends like that too
   /// Nothing is taken over unless ok.
   virtual Submitted submit(QueueId queue, std::span<const Op> ops,
                            std::span<const Ticket> after) = 0;

@@ -36,6 +36,16 @@ class GroupBook {
   Front front(std::size_t queue) const;
   Group& front_group(std::size_t queue) { return queues_[queue].groups.front(); }
   const Op& front_op(std::size_t queue, std::size_t i) const { return queues_[queue].ops[i]; }
+  /// All groups of a queue that have not ended, oldest first, and their operations one after
+  /// another: for who runs ahead.
+  std::size_t groups(std::size_t queue) const { return queues_[queue].groups.size(); }
+  const Group& group(std::size_t queue, std::size_t i) const { return queues_[queue].groups[i]; }
+  const Op& op(std::size_t queue, std::size_t i) const { return queues_[queue].ops[i]; }
+  /// Whether submit() or import_event() gave it.
+  bool known(Ticket ticket) const;
+  /// Of a known ticket.
+  bool pending(Ticket ticket) const;
+  bool failed(Ticket ticket) const;
   void finish_front(std::size_t queue, Status status, Nanos at_ns);
   /// Calls `function` with each group that waits for `ticket`, and its queue.
   template <typename Function>
@@ -54,6 +64,9 @@ class GroupBook {
   void abandon_exports();
 
   static std::size_t queue_of(Ticket ticket) { return ticket.id & 0xff; }
+  /// Within its queue, from 1; of an event, among events.
+  static std::uint64_t sequence_of(Ticket ticket) { return ticket.id >> 8; }
+  static bool is_event(Ticket ticket) { return queue_of(ticket) == kEventQueue; }
 
  private:
   struct Queue {
@@ -77,10 +90,6 @@ class GroupBook {
   static Ticket ticket_of(std::size_t queue, std::uint64_t sequence) {
     return {sequence << 8 | queue};
   }
-  static std::uint64_t sequence_of(Ticket ticket) { return ticket.id >> 8; }
-  bool known(Ticket ticket) const;
-  bool pending(Ticket ticket) const;
-  bool failed(Ticket ticket) const;
 
   std::vector<QueueInfo> infos_;
   std::vector<Queue> queues_;

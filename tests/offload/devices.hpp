@@ -6,10 +6,12 @@
 #include <vector>
 
 #include "offload/checking_device.hpp"
+#include "offload/cuda/cuda_device.hpp"
 #include "offload/fault_device.hpp"
 #include "offload/host_device.hpp"
 #include "offload/sim_device.hpp"
 #include "offload/tracing_device.hpp"
+#include "tests/offload/cuda/emulated_gpu.hpp"
 
 namespace modalkv {
 
@@ -38,22 +40,35 @@ inline HardwareProfile small_machine() {
 
 struct Sim {
   static constexpr bool kVirtualTime = true;
+  static constexpr bool kRunsAhead = false;
   SimDevice device{small_machine()};
 };
 
 struct JitteredSim {
   static constexpr bool kVirtualTime = true;
+  static constexpr bool kRunsAhead = false;
   SimDevice device{small_machine(), {.jitter = 3, .seed = 7}};
 };
 
 struct Host {
   static constexpr bool kVirtualTime = false;
+  static constexpr bool kRunsAhead = false;
   HostDevice device{standard_queues(2)};
+};
+
+/// Of streams on an emulated GPU.
+struct Cuda {
+  static constexpr bool kVirtualTime = false;
+  static constexpr bool kRunsAhead = true;  ///< groups that are cancelled may have been run
+  explicit Cuda(std::uint64_t seed = 1) : gpu(seed) {}
+  EmulatedGpu gpu;
+  CudaDevice device{gpu, standard_queues(2)};
 };
 
 template <typename Inner>
 struct Checked {
   static constexpr bool kVirtualTime = Inner::kVirtualTime;
+  static constexpr bool kRunsAhead = Inner::kRunsAhead;
   Inner inner;
   CheckingDevice device{inner.device};
 };
@@ -61,6 +76,7 @@ struct Checked {
 template <typename Inner>
 struct Faultless {
   static constexpr bool kVirtualTime = Inner::kVirtualTime;
+  static constexpr bool kRunsAhead = Inner::kRunsAhead;
   Inner inner;
   FaultDevice device{inner.device, {}};
 };
@@ -68,6 +84,7 @@ struct Faultless {
 template <typename Inner>
 struct Traced {
   static constexpr bool kVirtualTime = Inner::kVirtualTime;
+  static constexpr bool kRunsAhead = Inner::kRunsAhead;
   Traced() { device.record(true); }
   Inner inner;
   TracingDevice device{inner.device, 4096};

@@ -81,6 +81,8 @@ void expect_same_bytes_on_every_device(std::uint64_t first_seed, std::uint64_t l
     EXPECT_TRUE(on_device(jittered, program) == expected);
     Host host;
     EXPECT_TRUE(on_device(host.device, program) == expected);
+    Cuda cuda(seed);
+    EXPECT_TRUE(on_device(cuda.device, program) == expected);
     Checked<Host> checked;
     EXPECT_TRUE(on_device(checked.device, program) == expected);
     EXPECT_TRUE(checked.device.findings().empty()) << checked.device.findings().at(0).message;

@@ -1,0 +1,134 @@
+// A device whose copies and kernels run on a GPU: its two copy directions and its compute queue are
+// streams; the cores of its host and a disk queue are threads, as in HostDevice.
+//
+// The streams run ahead: a group is given to its stream as soon as all that it waits for has been
+// given, and waits there: for another stream by an event, for a thread or the engine by a word in
+// pinned memory. Each queue has a word that says how many of its groups have ended; a stream writes
+// its own, a thread stores it. Nothing calls back: who waits reads the words. A group's status is a
+// word too, which its kernels set.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "offload/cuda/copy_run.hpp"
+#include "offload/cuda/gpu_driver.hpp"
+#include "offload/queue_threads.hpp"
+
+namespace modalkv {
+
+struct CudaDeviceOptions {
+  /// Pins the memory of host spaces itself; else who registers them has.
+  bool pins_host_spaces = true;
+  Nanos stuck_ns = 30 * kSecond;  ///< a group that runs for longer: the GPU is lost
+  Nanos drain_ns = 5 * kSecond;   ///< what is left to run out when the device goes
+  /// In a stream at a time: a driver makes its caller wait at about 1,000.
+  std::size_t max_commands = 768;
+};
+
+/// Where the contract of Device leaves it open:
+///   a space of kind device lies where the GPU reaches it; host memory will do, and is pinned.
+///   Groups of the GPU's queues may only touch what it reaches, groups of threads what the host
+///   reaches, else they are `rejected`.
+///   A group on a copy queue that begins with copies has them done by the copy engines; all else is
+///   kernels, which stop at the first failure of their group.
+///   Streams run ahead: see Completion about what is cancelled.
+///   `at_ns` is when the end was found out.
+/// A GPU that fails for good or does nothing for `stuck_ns` is lost: its groups end in io_error,
+/// and later submits too. Destroying it lets copies that its streams hold run out, without kernels;
+/// within `drain_ns`, else all memory of the driver is left as it is for good.
+class CudaDevice final : public Device, private QueueThreads::Elsewhere {
+ public:
+  /// `driver` outlives it. Throws Error.
+  explicit CudaDevice(GpuDriver& driver, std::vector<QueueInfo> queues = standard_queues(1),
+                      const CudaDeviceOptions& options = {});
+  ~CudaDevice() override;
+
+  std::span<const QueueInfo> queues() const override { return threads_.queues(); }
+  RegisteredSpace register_space(const SpaceInfo& info) override;
+  Submitted submit(QueueId queue, std::span<const Op> ops, std::span<const Ticket> after) override;
+  std::optional<Completion> next_completion(Nanos timeout_ns) override {
+    return threads_.next_completion(timeout_ns);
+  }
+  Nanos now() const override { return threads_.now(); }
+  Submitted import_event(EngineEvent event) override { return threads_.import_event(event); }
+  Status export_event(Ticket ticket, EngineEvent event) override {
+    return threads_.export_event(ticket, event);
+  }
+
+  /// A ticket for all that a stream of the engine was given so far; no thread hands it over. Keep
+  /// the stream running until it is there or the device is gone.
+  Submitted import_stream(GpuStream stream);
+  /// What the stream is given from now on runs after the ticket has completed, whatever its
+  /// outcome. `unsupported` for a ticket of an imported event.
+  Status make_wait(GpuStream stream, Ticket ticket);
+
+  /// One line; empty while the GPU works.
+  std::string why_lost();
+
+ private:
+  // Of one group of a GPU queue, by its sequence.
+  struct Slot {
+    GpuEvent event = nullptr;
+    bool recorded = false;
+    Status host_status = Status::ok;  // found before any kernel of it ran
+    std::size_t commands = 0;
+  };
+  struct GpuQueue {
+    std::size_t index = 0;  // of the queue
+    GpuStream stream = nullptr;
+    std::vector<Slot> slots;
+    std::span<std::uint32_t> statuses;  // pinned, by slot
+    // The oldest groups of the queue, and their operations, are with the stream.
+    std::size_t given_groups = 0, given_ops = 0, commands = 0;
+    std::uint64_t given = 0;  // the latest, by its sequence
+    Ticket watched{};         // runs since
+    Nanos since_ns = 0;
+
+    std::size_t slot(std::uint64_t sequence) const { return sequence % slots.size(); }
+  };
+  // A word of ours that is raised when an event has happened, by its stream or by us.
+  struct Relay {
+    Ticket event{};  // none: free
+    GpuWord* word = nullptr;
+    std::uint64_t value = 0;
+    bool of_stream = false;
+  };
+
+  Seen look(GroupBook& book) override;
+  void ended(GroupBook& book, Ticket ticket) override;
+  void reached(Ticket event) override;
+
+  bool reachable(QueueId queue, std::span<const Op> ops) const;
+  GpuQueue* gpu_queue(std::size_t queue);
+  GpuWord& progress(std::size_t queue) { return *progress_[queue]; }
+
+  bool collect(GroupBook& book);
+  void give(GroupBook& book);
+  bool may_be_given(const GroupBook& book, const GpuQueue& queue, const GroupBook::Group& group);
+  void give(const GroupBook& book, GpuQueue& queue, const GroupBook::Group& group);
+  GpuResult wait_for(const GroupBook& book, GpuStream stream, Ticket ticket);
+  GpuResult give_ops(const GroupBook& book, GpuQueue& queue, std::size_t ops, Slot& slot,
+                     std::uint32_t& status);
+  Relay* relay_of(Ticket event);
+  Relay* free_relay();
+  void watch(GroupBook& book);
+  void lose(GroupBook& book, const std::string& why);
+  bool drained(bool streams_of_engine) const;
+  bool drain(bool streams_of_engine);
+
+  GpuDriver& driver_;
+  const CudaDeviceOptions options_;
+  std::vector<GpuQueue> gpu_queues_;
+  std::vector<GpuWord*> progress_;  // by queue: how many of its groups have ended
+  std::vector<Relay> relays_;
+  std::vector<GpuReach> reach_;  // by space
+  std::vector<std::span<std::byte>> pinned_;
+  CopyRun copies_;
+  std::vector<Op> launch_;
+  std::string why_lost_;
+  Nanos watched_ns_ = 0;
+  QueueThreads threads_;  // last: its threads end before what they use
+};
+
+}  // namespace modalkv
