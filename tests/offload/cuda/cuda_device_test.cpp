@@ -201,10 +201,15 @@ TEST(CudaDevice, ImportsOfStreamsAreBounded) {
 }
 
 TEST(CudaDevice, MemoryThatAProcessorCannotReachIsRefused) {
-  Bytes4K disk;
+  Bytes4K disk, gpu;
   EmulatedGpu driver;
   CudaDevice device(driver);
   disk.add_to(device, SpaceInfo::Kind::disk);
+  driver.own(gpu.bytes);
+  gpu.add_to(device, SpaceInfo::Kind::device);
+  EXPECT_EQ(try_submit(device, QueueKind::host, {Fill{gpu.at(0, 8), 1}}).status, Status::rejected);
+  EXPECT_EQ(try_submit(device, QueueKind::h2d, {Fill{gpu.at(0, 8), 1}}).status, Status::ok);
+  EXPECT_EQ(drain(device).at(0).status, Status::ok);
   EXPECT_EQ(try_submit(device, QueueKind::h2d, {Fill{disk.at(0, 8), 1}}).status, Status::rejected);
   EXPECT_EQ(try_submit(device, QueueKind::disk, {Fill{disk.at(0, 8), 1}}).status, Status::ok);
   EXPECT_EQ(drain(device).at(0).status, Status::ok);
@@ -302,7 +307,8 @@ TEST(CudaDeviceFault, ALostGpuFailsAllAndLetsGo) {
       all.push_back(try_submit(device, kind, std::move(ops), after));
       return all.back().ticket;
     };
-    const Ticket copied = submits(QueueKind::h2d, {Copy{memory.at(0, 64), memory.at(64, 64)}}, {event});
+    const Ticket copied =
+        submits(QueueKind::h2d, {Copy{memory.at(0, 64), memory.at(64, 64)}}, {event});
     const Ticket filled = submits(QueueKind::compute, {Fill{memory.at(64, 64), 1}}, {copied});
     const Ticket gated = submits(QueueKind::compute, {Fill{memory.at(64, 64), 1}}, {event});
     const Ticket on_host = submits(QueueKind::host, {Fill{memory.at(64, 64), 1}}, {gated});
