@@ -141,7 +141,7 @@ TEST(CudaDevice, AFullStreamMakesNobodyWait) {
                              std::vector<Op>(i == 100 ? 300 : 3, Fill{memory.at(0, 64), i}),
                              {event}));
   const Ticket copy =
-      submit(device, QueueKind::d2h, {Copy{memory.at(0, 64), memory.at(64, 64)}}, {tickets[150]});
+      submit(device, QueueKind::d2h, {Copy{memory.at(256, 64), memory.at(64, 64)}}, {tickets[150]});
   EXPECT_LE(driver.calls(GpuCall::launch), 50 / 6) << "of the gated ones";
   EXPECT_EQ(driver.calls(GpuCall::copy), 0) << "waits for what is not given yet";
   gate = 1;
