@@ -37,7 +37,7 @@ class Slab {
 
 class Twin {
  public:
-  explicit Twin(std::size_t bytes = 4 << 20) : host_(bytes) {}
+  explicit Twin(std::size_t bytes = 1 << 20) : host_(bytes) {}
 
   /// `shift`: bytes by which it misses the alignment of 64.
   template <typename T>
