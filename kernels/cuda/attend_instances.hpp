@@ -1,0 +1,61 @@
+// Makes the kernels of a pair of formats; included by the files that divide them among compilers.
+#pragma once
+
+#include "kernels/cuda/attend_formats.hpp"
+#include "kernels/cuda/attend_kernel.hpp"
+
+namespace modalkv::MODALKV_GPU {
+
+/// Query rows of a wide kernel: as many as its outputs leave registers for.
+template <class K, int dims>
+constexpr int wide_row_tiles() {
+  return dims == 256 || K::kElement.per_channel ? 2 : 4;
+}
+
+template <class Tile>
+constexpr AttendKernelSize size_of() {
+  return {Tile::kRows, Tile::kWarps, Tile::kTiles};
+}
+
+template <class Tile>
+GpuError launch_tile(const AttendLaunch& launch, int splits, void* stream) {
+  const AttendShape& shape = launch.shape;
+  const auto blocks = divide_up(shape.head_rows(), Tile::kRows) * shape.page.kv_heads;
+  const bool lacks_bias = launch.task[0].bias_positions != nullptr;
+  return SIMT_LAUNCH(attend_kernel<Tile>,
+                     (dim3{static_cast<unsigned>(blocks), static_cast<unsigned>(splits), 1}),
+                     (dim3{Tile::kThreads, 1, 1}),
+                     static_cast<std::size_t>(Tile::dynamic_bytes(lacks_bias)), stream, launch);
+}
+
+/// use.template operator()<Tile>() of the kernel for a head dimension and rows.
+template <class K, class V, class Use>
+auto with_tile(int head_dim, int head_rows, Use use) {
+  const auto of = [&]<int dims>() {
+    return head_rows <= 8
+               ? use.template operator()<AttendTile<K, V, dims, 1>>()
+               : use.template operator()<AttendTile<K, V, dims, wide_row_tiles<K, dims>()>>();
+  };
+  return head_dim <= 64    ? of.template operator()<64>()
+         : head_dim <= 128 ? of.template operator()<128>()
+                           : of.template operator()<256>();
+}
+
+template <ElementFormat key, ElementFormat value>
+constexpr AttendFormat attend_format() {
+  using K = FixedFormat<key>;
+  using V = FixedFormat<value>;
+  return {[](const KvFormat& format) { return format.key == key && format.value == value; },
+          [](int head_dim, int head_rows) {
+            return with_tile<K, V>(head_dim, head_rows,
+                                   []<class Tile>() { return size_of<Tile>(); });
+          },
+          [](const AttendLaunch& launch, int splits, void* stream) {
+            return with_tile<K, V>(launch.shape.page.head_dim, launch.shape.head_rows(),
+                                   [&]<class Tile>() {
+                                     return launch_tile<Tile>(launch, splits, stream);
+                                   });
+          }};
+}
+
+}  // namespace modalkv::MODALKV_GPU
