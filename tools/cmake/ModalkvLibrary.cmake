@@ -35,6 +35,7 @@ endif()
 # is not built.
 function(modalkv_layer layer)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${layer}/*.cpp)
+  list(FILTER sources EXCLUDE REGEX "/simt/")  # the emulated GPU is for tests
   if(MODALKV_HAS_CUDA)
     file(GLOB_RECURSE cuda_sources CONFIGURE_DEPENDS ${layer}/*.cu)
     list(FILTER sources EXCLUDE REGEX "_none\\.cpp$")
