@@ -1,6 +1,8 @@
 // Makes the kernels of a pair of formats; included by the files that divide them among compilers.
 #pragma once
 
+#include <type_traits>
+
 #include "kernels/cuda/attend_formats.hpp"
 #include "kernels/cuda/attend_kernel.hpp"
 
@@ -28,17 +30,17 @@ GpuError launch_tile(const AttendLaunch& launch, int splits, void* stream) {
                      static_cast<std::size_t>(Tile::dynamic_bytes(lacks_bias)), stream, launch);
 }
 
-/// use.template operator()<Tile>() of the kernel for a head dimension and rows.
+/// use(std::type_identity<Tile>) of the kernel for a head dimension and rows.
 template <class K, class V, class Use>
 auto with_tile(int head_dim, int head_rows, Use use) {
-  const auto of = [&]<int dims>() {
-    return head_rows <= 8
-               ? use.template operator()<AttendTile<K, V, dims, 1>>()
-               : use.template operator()<AttendTile<K, V, dims, wide_row_tiles<K, dims>()>>();
+  const auto of = [&]<int dims>(std::integral_constant<int, dims>) {
+    using Narrow = AttendTile<K, V, dims, 1>;
+    using Wide = AttendTile<K, V, dims, wide_row_tiles<K, dims>()>;
+    return head_rows <= 8 ? use(std::type_identity<Narrow>{}) : use(std::type_identity<Wide>{});
   };
-  return head_dim <= 64    ? of.template operator()<64>()
-         : head_dim <= 128 ? of.template operator()<128>()
-                           : of.template operator()<256>();
+  return head_dim <= 64    ? of(std::integral_constant<int, 64>{})
+         : head_dim <= 128 ? of(std::integral_constant<int, 128>{})
+                           : of(std::integral_constant<int, 256>{});
 }
 
 template <ElementFormat key, ElementFormat value>
@@ -47,12 +49,13 @@ constexpr AttendFormat attend_format() {
   using V = FixedFormat<value>;
   return {[](const KvFormat& format) { return format.key == key && format.value == value; },
           [](int head_dim, int head_rows) {
-            return with_tile<K, V>(head_dim, head_rows,
-                                   []<class Tile>() { return size_of<Tile>(); });
+            return with_tile<K, V>(head_dim, head_rows, []<class Tile>(std::type_identity<Tile>) {
+              return size_of<Tile>();
+            });
           },
           [](const AttendLaunch& launch, int splits, void* stream) {
             return with_tile<K, V>(launch.shape.page.head_dim, launch.shape.head_rows(),
-                                   [&]<class Tile>() {
+                                   [&]<class Tile>(std::type_identity<Tile>) {
                                      return launch_tile<Tile>(launch, splits, stream);
                                    });
           }};

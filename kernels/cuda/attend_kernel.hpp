@@ -1,12 +1,13 @@
 // Attention of up to kRows query rows of one KV head over a part of the tokens of a list.
 //
-// A block's warps divide its tokens; each keeps maxima, sums and outputs of its own (online softmax,
-// Milakov and Gimelshein 2018; tokens split over blocks as in flash-decoding, Dao et al. 2023).
+// A block's warps divide its tokens; each keeps maxima, sums and outputs of its own (online
+// softmax, Milakov and Gimelshein 2018; tokens split over blocks as in flash-decoding, Dao et al.
+// 2023).
 //
-// What 16 tokens of one KV head cost a warp, at head_dim 128 and eight query rows: for INT4 2 KiB of
-// codes and 128 B of scales and zeros, read once; 16 products of tensor cores (8 for logits, 8 for
-// values); 128 + 128 operations to unpack codes; 4 exponentials and about 60 operations of softmax;
-// 25 loads of shared memory.
+// What 16 tokens of one KV head cost a warp, at head_dim 128 and eight query rows: for INT4 2 KiB
+// of codes and 128 B of scales and zeros, read once; 16 products of tensor cores (8 for logits, 8
+// for values); 128 + 128 operations to unpack codes; 4 exponentials and about 60 operations of
+// softmax; 25 loads of shared memory.
 #pragma once
 
 #include "kernels/cuda/known_bias.hpp"
@@ -28,20 +29,18 @@ class Visibility {
   __device__ std::uint32_t operator()(std::int64_t first, std::int64_t end) const {
     std::uint32_t bits = 0;
     MODALKV_UNROLL
-    for (int tile = 0; tile < Tile::kTiles; ++tile)
+    for (int tile = 0; tile < Tile::kTiles; ++tile) MODALKV_UNROLL
+    for (int which = 0; which < 2; ++which) {
+      const Tokens token = (first + tile) * 16 + 2 * lane_.g + which;
+      if (first + tile >= end || token >= task_.tokens || is_hidden(token)) continue;
+      const std::int32_t position =
+          task_.query_positions == nullptr ? 0 : task_.token_positions[token];
       MODALKV_UNROLL
-      for (int which = 0; which < 2; ++which) {
-        const Tokens token = (first + tile) * 16 + 2 * lane_.g + which;
-        if (first + tile >= end || token >= task_.tokens || is_hidden(token)) continue;
-        const std::int32_t position =
-            task_.query_positions == nullptr ? 0 : task_.token_positions[token];
-        MODALKV_UNROLL
-        for (int n = 0; n < Tile::kRowTiles; ++n)
-          MODALKV_UNROLL
-          for (int column = 0; column < 2; ++column)
-            if (sees(n * 8 + 2 * lane_.t + column, position))
-              bits |= 1u << bit(tile, n, 2 * which + column);
-      }
+      for (int n = 0; n < Tile::kRowTiles; ++n) MODALKV_UNROLL
+      for (int column = 0; column < 2; ++column)
+        if (sees(n * 8 + 2 * lane_.t + column, position))
+          bits |= 1u << bit(tile, n, 2 * which + column);
+    }
     return bits;
   }
 
@@ -75,55 +74,51 @@ struct Columns {
   }
 
   /// Logits become weights against the maxima, which may grow: then `values` shrink.
-  __device__ __forceinline__ void weigh(std::uint32_t visible, Logits<Tile>& logits,
+  __device__ MODALKV_INLINE void weigh(std::uint32_t visible, Logits<Tile>& logits,
                                         WeightedValues<Tile>& values) {
     float factors[Tile::kRowTiles][2];
     bool grows = false;
     MODALKV_UNROLL
-    for (int n = 0; n < Tile::kRowTiles; ++n)
+    for (int n = 0; n < Tile::kRowTiles; ++n) MODALKV_UNROLL
+    for (int column = 0; column < 2; ++column) {
+      float most = maximum[n][column];
       MODALKV_UNROLL
-      for (int column = 0; column < 2; ++column) {
-        float most = maximum[n][column];
-        MODALKV_UNROLL
-        for (int tile = 0; tile < Tile::kTiles; ++tile)
-          MODALKV_UNROLL
-          for (int i = column; i < 4; i += 2) {
-            float& logit = logits[tile][n][i];
-            if ((visible >> Visibility<Tile>::bit(tile, n, i) & 1) == 0) logit = -INFINITY;
-            most = fmaxf(most, logit);
-          }
-        most = most_of_column(most);
-        grows |= most > maximum[n][column];
-        // Both -inf: nothing was seen yet, and nothing is there to shrink.
-        factors[n][column] =
-            most == -INFINITY ? 1.0f : simt::ex2((maximum[n][column] - most) * kLog2E);
-        maximum[n][column] = most;
+      for (int tile = 0; tile < Tile::kTiles; ++tile) MODALKV_UNROLL
+      for (int i = column; i < 4; i += 2) {
+        float& logit = logits[tile][n][i];
+        if ((visible >> Visibility<Tile>::bit(tile, n, i) & 1) == 0) logit = -INFINITY;
+        most = fmaxf(most, logit);
       }
+      most = most_of_column(most);
+      grows |= most > maximum[n][column];
+      // Both -inf: nothing was seen yet, and nothing is there to shrink.
+      factors[n][column] =
+          most == -INFINITY ? 1.0f : simt::ex2((maximum[n][column] - most) * kLog2E);
+      maximum[n][column] = most;
+    }
     if (__any_sync(~0u, grows ? 1 : 0) != 0) {
       values.shrink(factors);
       MODALKV_UNROLL
-      for (int n = 0; n < Tile::kRowTiles; ++n)
-        MODALKV_UNROLL
-        for (int column = 0; column < 2; ++column) sum[n][column] *= factors[n][column];
+      for (int n = 0; n < Tile::kRowTiles; ++n) MODALKV_UNROLL
+      for (int column = 0; column < 2; ++column) sum[n][column] *= factors[n][column];
     }
     MODALKV_UNROLL
-    for (int n = 0; n < Tile::kRowTiles; ++n)
+    for (int n = 0; n < Tile::kRowTiles; ++n) MODALKV_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      const float most = maximum[n][i % 2] == -INFINITY ? 0 : maximum[n][i % 2];
       MODALKV_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        const float most = maximum[n][i % 2] == -INFINITY ? 0 : maximum[n][i % 2];
-        MODALKV_UNROLL
-        for (int tile = 0; tile < Tile::kTiles; ++tile) {
-          float& logit = logits[tile][n][i];
-          logit = simt::ex2((logit - most) * kLog2E + kWeightExponent);
-          sum[n][i % 2] += logit;
-        }
+      for (int tile = 0; tile < Tile::kTiles; ++tile) {
+        float& logit = logits[tile][n][i];
+        logit = simt::ex2((logit - most) * kLog2E + kWeightExponent);
+        sum[n][i % 2] += logit;
       }
+    }
   }
 };
 
 /// One warp's way through tiles [begin, end). False: a page was out of bounds.
 template <class Tile>
-__device__ __forceinline__ void walk(const AttendLaunch& launch, const AttendTask& task,
+__device__ MODALKV_INLINE void walk(const AttendLaunch& launch, const AttendTask& task,
                                      PageStream<Tile>& pages, QueryOperands<Tile>& queries,
                                      const QueryTile<Tile>& rows, KnownBiasLogits<Tile>& bias,
                                      std::int64_t begin, std::int64_t end, Columns<Tile>& columns,
@@ -156,15 +151,11 @@ __device__ __forceinline__ void walk(const AttendLaunch& launch, const AttendTas
       Logits<Tile> logits;
       compute_logits<Tile>(key_format, rows, queries, page.head_dim, pages.stage(slot), lane,
                            logits);
-      if (task.bias_positions != nullptr)
-        MODALKV_UNROLL
-        for (int t = 0; t < Tile::kTiles; ++t)
-          MODALKV_UNROLL
-          for (int n = 0; n < Tile::kRowTiles; ++n)
-            MODALKV_UNROLL
-            for (int i = 0; i < 4; ++i)
-              logits[t][n][i] += bias.logit(t * 16 + 2 * lane.g + i / 2,
-                                            n * 8 + 2 * lane.t + i % 2);
+      if (task.bias_positions != nullptr) MODALKV_UNROLL
+      for (int t = 0; t < Tile::kTiles; ++t) MODALKV_UNROLL
+      for (int n = 0; n < Tile::kRowTiles; ++n) MODALKV_UNROLL
+      for (int i = 0; i < 4; ++i)
+        logits[t][n][i] += bias.logit(t * 16 + 2 * lane.g + i / 2, n * 8 + 2 * lane.t + i % 2);
       columns.weigh(visible, logits, values);
       values.add(pages.stage(slot), value_channels, logits);
     }
@@ -178,7 +169,7 @@ template <class Tile>
 __device__ void write_partials(const AttendLaunch& launch, const AttendTask& task, int kv_head,
                                int first_row, int split, float* floats, Columns<Tile>& columns,
                                WeightedValues<Tile>& values) {
-  float* const outputs = floats;                         // [rows, dims]
+  float* const outputs = floats;                             // [rows, dims]
   float* const maxima = floats + Tile::kRows * Tile::kDims;  // [warps, rows]
   float* const sums = maxima + Tile::kWarps * Tile::kRows;
   const int warp = static_cast<int>(threadIdx.x) / 32;
@@ -186,15 +177,14 @@ __device__ void write_partials(const AttendLaunch& launch, const AttendTask& tas
   values.finish();
   __syncthreads();
   MODALKV_UNROLL
-  for (int n = 0; n < Tile::kRowTiles; ++n)
-    MODALKV_UNROLL
-    for (int column = 0; column < 2; ++column) {
-      const float sum = sum_of_column(columns.sum[n][column]);
-      const int row = n * 8 + 2 * lane.t + column;
-      if (lane.g != 0) continue;
-      maxima[warp * Tile::kRows + row] = columns.maximum[n][column];
-      sums[warp * Tile::kRows + row] = sum;
-    }
+  for (int n = 0; n < Tile::kRowTiles; ++n) MODALKV_UNROLL
+  for (int column = 0; column < 2; ++column) {
+    const float sum = sum_of_column(columns.sum[n][column]);
+    const int row = n * 8 + 2 * lane.t + column;
+    if (lane.g != 0) continue;
+    maxima[warp * Tile::kRows + row] = columns.maximum[n][column];
+    sums[warp * Tile::kRows + row] = sum;
+  }
   __syncthreads();
   const auto most_of_row = [&](int row) {
     float most = -INFINITY;
@@ -205,21 +195,18 @@ __device__ void write_partials(const AttendLaunch& launch, const AttendTask& tas
     return maximum == -INFINITY ? 0.0f : simt::ex2((maximum - most) * kLog2E) * 0x1p-14f;
   };
   for (int turn = 0; turn < Tile::kWarps; ++turn) {
-    if (turn == warp)
+    if (turn == warp) MODALKV_UNROLL
+    for (int n = 0; n < Tile::kRowTiles; ++n) MODALKV_UNROLL
+    for (int column = 0; column < 2; ++column) {
+      const int row = n * 8 + 2 * lane.t + column;
+      const float own = factor(columns.maximum[n][column], most_of_row(row));
       MODALKV_UNROLL
-      for (int n = 0; n < Tile::kRowTiles; ++n)
-        MODALKV_UNROLL
-        for (int column = 0; column < 2; ++column) {
-          const int row = n * 8 + 2 * lane.t + column;
-          const float own = factor(columns.maximum[n][column], most_of_row(row));
-          MODALKV_UNROLL
-          for (int block = 0; block < Tile::kBlocks; ++block)
-            MODALKV_UNROLL
-            for (int i = column; i < 4; i += 2) {
-              float& output = outputs[row * Tile::kDims + block * 16 + 2 * lane.g + i / 2];
-              output = (turn == 0 ? 0 : output) + values.output(block, n, i) * own;
-            }
-        }
+      for (int block = 0; block < Tile::kBlocks; ++block) MODALKV_UNROLL
+      for (int i = column; i < 4; i += 2) {
+        float& output = outputs[row * Tile::kDims + block * 16 + 2 * lane.g + i / 2];
+        output = (turn == 0 ? 0 : output) + values.output(block, n, i) * own;
+      }
+    }
     __syncthreads();
   }
   const AttendShape& shape = launch.shape;
@@ -251,7 +238,7 @@ __device__ inline int task_of(const AttendLaunch& launch, int split) {
 
 /// Grid: x: [row tiles, KV heads], heads next to each other, as they lie in pages; y: splits.
 template <class Tile>
-__global__ void __launch_bounds__(Tile::kThreads)
+__global__ void __launch_bounds__(Tile::kThreads, Tile::kLeastBlocks)
     attend_kernel(const __grid_constant__ AttendLaunch launch) {
   SIMT_DYNAMIC_SHARED(std::byte, shared);
   if (has_failed(launch.status)) return;
@@ -276,15 +263,15 @@ __global__ void __launch_bounds__(Tile::kThreads)
 
   std::byte* const own = warps + warp * Tile::kWarpBytes;
   PageStream<Tile> pages(launch, task, kv_head, own);
-  QueryOperands<Tile> queries(
-      rows, shape, own + Tile::kStages * Tile::kStageBytes + Tile::kWeightBytes);
+  QueryOperands<Tile> queries(rows, shape,
+                              own + Tile::kStages * Tile::kStageBytes + Tile::kWeightBytes);
   WeightedValues<Tile> values(shape, own + Tile::kStages * Tile::kStageBytes);
   Columns<Tile> columns;
   const std::int64_t all = divide_up(task.tokens, kLineRows);
   const std::int64_t begin = std::int64_t{split} * task.split_tiles;
   const std::int64_t end = min(all, begin + task.split_tiles);
-  const std::int64_t each = divide_up(divide_up(end - begin, Tile::kWarps), Tile::kTiles) *
-                            Tile::kTiles;
+  const std::int64_t each =
+      divide_up(divide_up(end - begin, Tile::kWarps), Tile::kTiles) * Tile::kTiles;
   walk<Tile>(launch, task, pages, queries, rows, bias, begin + warp * each,
              min(end, begin + (warp + 1) * each), columns, values);
   write_partials<Tile>(launch, task, kv_head, first_row, split, floats, columns, values);

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "kernels/cuda/element_traits.hpp"
+#include "kernels/cuda/gpu_launch.hpp"
 
 namespace modalkv::MODALKV_GPU {
 
@@ -23,7 +24,8 @@ struct AttendTile {
 
   /// Tiles of 16 tokens of a stage: two where they are small, so that a word of V is used whole.
   static constexpr bool kSmall = 2 * dims * (kKeyBits + kValueBits) <= 3072;
-  static constexpr int kTiles = kFixed && kSmall && !K::kElement.per_channel ? 2 : 1;
+  static constexpr int kTiles =
+      kFixed && kSmall && row_tiles <= 2 && !K::kElement.per_channel ? 2 : 1;
   static constexpr int kTokens = 16 * kTiles;
 
   static constexpr int kKeyUnit = depth_unit<K>(dims);
@@ -64,12 +66,14 @@ struct AttendTile {
   /// Warps of a block: four, or two where that is more than 96 KiB.
   static constexpr int kWarps = 4 * kWarpBytes + kSharedBytes <= 96 << 10 ? 4 : 2;
   static constexpr int kThreads = 32 * kWarps;
+  /// Blocks that registers must leave room for.
+  static constexpr int kLeastBlocks = row_tiles == 1 ? 12 / kWarps : 1;
 
   // The warps' memory serves before and after as floats: the queries [rows, dims]; outputs, maxima
   // and sums of the warps.
   static constexpr int kFloatBytes = kRows * dims * 4 + 2 * kWarps * kRows * 4;
   static constexpr int kWarpsBytes =
-      kWarps * kWarpBytes > kFloatBytes ? kWarps * kWarpBytes : kFloatBytes;
+      kWarps * kWarpBytes > kFloatBytes ? kWarps* kWarpBytes : kFloatBytes;
 
   // Where pages leave out a bias: terms of the rows [pairs, rows] and frequencies, and for each
   // warp what the bias adds to the logits of a stage [tokens, rows].

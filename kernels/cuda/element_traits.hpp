@@ -6,11 +6,14 @@
 #include "kernels/quantizer.hpp"
 #include "modalkv/page.hpp"
 
-// Loops over registers must be unrolled; other compilers may leave them.
+// Loops over registers must be unrolled, and functions that take them inlined. Under emulation both
+// would only take the compiler's time.
 #ifdef __CUDACC__
 #define MODALKV_UNROLL _Pragma("unroll")
+#define MODALKV_INLINE __forceinline__
 #else
-#define MODALKV_UNROLL
+#define MODALKV_UNROLL _Pragma("GCC unroll 1")
+#define MODALKV_INLINE inline
 #endif
 
 namespace modalkv {
@@ -60,9 +63,9 @@ constexpr int depth_unit(int most) {
 template <class Format>
 constexpr int scaled_groups(int dims) {
   if (!Format::kFixed) return dims / 16;
-  const ElementFormat& format = Format::kElement;
-  if (!has_token_scales(format) || format.group == 0 || scales_operands<Format>()) return 1;
-  return dims <= format.group ? 1 : dims / format.group;
+  if (!has_token_scales(Format::kElement) || scales_operands<Format>()) return 1;
+  const int group = Format::kElement.group == 0 ? dims : Format::kElement.group;
+  return dims <= group ? 1 : dims / group;
 }
 
 /// Bytes of scales and zeros of 16 tokens of `dims` channels, at most.

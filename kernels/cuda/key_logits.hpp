@@ -26,9 +26,7 @@ class QueryOperands {
         format_(shape.page.format.key),
         folded_(reinterpret_cast<std::uint32_t*>(folded)) {}
 
-  __device__ bool folds() const {
-    return Tile::kFoldsQueries && format_.get().per_channel;
-  }
+  __device__ bool folds() const { return Tile::kFoldsQueries && format_.get().per_channel; }
 
   /// Before the products with a tile whose channels' metadata begins there. All lanes.
   __device__ void fold(const std::byte* metadata) {
@@ -65,13 +63,13 @@ class QueryOperands {
       // From the lanes of row g to those of the fragments' columns.
       for (int column = 0; column < 2; ++column) {
         const int row = 2 * lane_.t + column;
-        fixed_[tile][column] = __shfl_sync(~0u, fixed, 4 * row) *
-                               queries_.row(tile * 8 + row).sum_factor;
+        fixed_[tile][column] =
+            __shfl_sync(~0u, fixed, 4 * row) * queries_.row(tile * 8 + row).sum_factor;
       }
     }
   }
 
-  __device__ __forceinline__ void load(int term, int tile, int step,
+  __device__ MODALKV_INLINE void load(int term, int tile, int step,
                                        std::uint32_t (&words)[2]) const {
     const int at = ((tile * Tile::kSteps + step) * 32 + lane_.index) * 2;
     const std::uint32_t* const from =
@@ -110,7 +108,7 @@ class QueryOperands {
 
 /// E2M1 operands times the E4M3 scales of their tokens.
 template <class Tile>
-__device__ __forceinline__ void scale_key_operands(const std::byte* metadata, int unit,
+__device__ MODALKV_INLINE void scale_key_operands(const std::byte* metadata, int unit,
                                                    const Lane& lane,
                                                    std::uint32_t (&a)[Tile::kKeyUnit / 16][4]) {
   const int group = (unit * Tile::kKeyUnit + lane.t * (Tile::kKeyUnit / 4)) / 16;
@@ -119,14 +117,13 @@ __device__ __forceinline__ void scale_key_operands(const std::byte* metadata, in
   const std::uint32_t scales[2] = {operand_scale(__byte_perm(two, 0, 0x4040)),
                                    operand_scale(__byte_perm(two, 0, 0x4141))};
   MODALKV_UNROLL
-  for (int step = 0; step < Tile::kKeyUnit / 16; ++step)
-    MODALKV_UNROLL
-    for (int i = 0; i < 4; ++i) a[step][i] = simt::mul_f16x2(a[step][i], scales[i % 2]);
+  for (int step = 0; step < Tile::kKeyUnit / 16; ++step) MODALKV_UNROLL
+  for (int i = 0; i < 4; ++i) a[step][i] = simt::mul_f16x2(a[step][i], scales[i % 2]);
 }
 
 /// Logits over the keys of a stage.
 template <class Tile>
-__device__ __forceinline__ void compute_logits(const typename Tile::Key& format,
+__device__ MODALKV_INLINE void compute_logits(const typename Tile::Key& format,
                                                const QueryTile<Tile>& rows,
                                                const QueryOperands<Tile>& queries, int dims,
                                                const std::byte* stage, const Lane& lane,
@@ -139,11 +136,9 @@ __device__ __forceinline__ void compute_logits(const typename Tile::Key& format,
   const bool grouped = has_token_scales(element) && !scales_operands<typename Tile::Key>();
 
   MODALKV_UNROLL
-  for (int tile = 0; tile < Tile::kTiles; ++tile)
-    MODALKV_UNROLL
-    for (int n = 0; n < Tile::kRowTiles; ++n)
-      MODALKV_UNROLL
-      for (int i = 0; i < 4; ++i) logits[tile][n][i] = 0;
+  for (int tile = 0; tile < Tile::kTiles; ++tile) MODALKV_UNROLL
+  for (int n = 0; n < Tile::kRowTiles; ++n) MODALKV_UNROLL
+  for (int i = 0; i < 4; ++i) logits[tile][n][i] = 0;
 
   MODALKV_UNROLL
   for (int group = 0; group < kGroups; ++group) {
@@ -160,17 +155,15 @@ __device__ __forceinline__ void compute_logits(const typename Tile::Key& format,
           scale_key_operands<Tile>(stage + Tile::kKeyMetadata + tile * Tile::kKeyMetadataBytes,
                                    unit, lane, a[tile]);
       }
-      for (int term = 0; term < queries.terms(); ++term)
+      for (int term = 0; term < queries.terms(); ++term) MODALKV_UNROLL
+      for (int step = 0; step < kUnit / 16; ++step) MODALKV_UNROLL
+      for (int n = 0; n < Tile::kRowTiles; ++n) {
+        std::uint32_t b[2];
+        queries.load(term, n, unit * (kUnit / 16) + step, b);
         MODALKV_UNROLL
-        for (int step = 0; step < kUnit / 16; ++step)
-          MODALKV_UNROLL
-          for (int n = 0; n < Tile::kRowTiles; ++n) {
-            std::uint32_t b[2];
-            queries.load(term, n, unit * (kUnit / 16) + step, b);
-            MODALKV_UNROLL
-            for (int tile = 0; tile < Tile::kTiles; ++tile)
-              multiply(format, products[tile][n], a[tile][step], b);
-          }
+        for (int tile = 0; tile < Tile::kTiles; ++tile)
+          multiply(format, products[tile][n], a[tile][step], b);
+      }
     }
     MODALKV_UNROLL
     for (int tile = 0; tile < Tile::kTiles; ++tile) {
@@ -183,23 +176,21 @@ __device__ __forceinline__ void compute_logits(const typename Tile::Key& format,
                             lane);
       }
       MODALKV_UNROLL
-      for (int n = 0; n < Tile::kRowTiles; ++n)
-        MODALKV_UNROLL
-        for (int i = 0; i < 4; ++i) {
-          const int row = n * 8 + 2 * lane.t + i % 2;
-          const Scale& scale = i < 2 ? scales.first : scales.second;
-          float& logit = logits[tile][n][i];
-          logit += products[tile][n][i] * scale.scale * rows.row(row).factor;
-          if (grouped && element.zero_bytes > 0) logit += scale.zero * rows.sums(group)[row];
-        }
+      for (int n = 0; n < Tile::kRowTiles; ++n) MODALKV_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const int row = n * 8 + 2 * lane.t + i % 2;
+        const Scale& scale = i < 2 ? scales.first : scales.second;
+        float& logit = logits[tile][n][i];
+        logit += products[tile][n][i] * scale.scale * rows.row(row).factor;
+        if (grouped && element.zero_bytes > 0) logit += scale.zero * rows.sums(group)[row];
+      }
     }
   }
   if (!queries.folds()) return;
   MODALKV_UNROLL
-  for (int n = 0; n < Tile::kRowTiles; ++n)
-    MODALKV_UNROLL
-    for (int i = 0; i < 4; ++i)
-      logits[0][n][i] = logits[0][n][i] * queries.unit() + queries.fixed(n, i % 2);
+  for (int n = 0; n < Tile::kRowTiles; ++n) MODALKV_UNROLL
+  for (int i = 0; i < 4; ++i)
+    logits[0][n][i] = logits[0][n][i] * queries.unit() + queries.fixed(n, i % 2);
 }
 
 }  // namespace modalkv::MODALKV_GPU

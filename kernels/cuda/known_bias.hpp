@@ -1,7 +1,7 @@
 // What a known key bias adds to logits (kernels/key_bias.hpp), for the tokens of a stage.
 //
-// Phases are integers: position times frequency in 2^-64 of a turn, exact modulo a turn, so no angle
-// is too large. A lane has a token and half of the pairs of channels; for each pair about 20
+// Phases are integers: position times frequency in 2^-64 of a turn, exact modulo a turn, so no
+// angle is too large. A lane has a token and half of the pairs of channels; for each pair about 20
 // operations make the cosine and the sine, and 2 go to each query row.
 #pragma once
 
@@ -26,7 +26,7 @@ __device__ inline float2 cosine_and_sine(std::uint32_t phase) {
   cosine = cosine * square - 0.5f;
   cosine = cosine * square + 1.0f;
   const float a = (quarter & 1) != 0 ? sine : cosine, b = (quarter & 1) != 0 ? cosine : sine;
-  return make_float2((quarter + 1 & 2) != 0 ? -a : a, (quarter & 2) != 0 ? -b : b);
+  return make_float2(((quarter + 1) & 2) != 0 ? -a : a, (quarter & 2) != 0 ? -b : b);
 }
 
 template <class Tile>

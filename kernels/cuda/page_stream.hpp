@@ -29,9 +29,10 @@ struct PageSide {
     metadata = values ? layout.value_metadata(head) : layout.key_metadata(head);
     block_step = page.tokens / deep * kLineBytes;
     tile_lines = (values ? kLineRows : page.head_dim) / deep;
-    metadata_bytes = has_token_scales(format)
-                         ? static_cast<int>(kLineRows * modalkv::metadata_bytes(format, page.head_dim))
-                         : 0;
+    metadata_bytes =
+        has_token_scales(format)
+            ? static_cast<int>(kLineRows * modalkv::metadata_bytes(format, page.head_dim))
+            : 0;
   }
 
   /// Metadata of the channels of a token's group, where it is per channel.

@@ -11,7 +11,7 @@ namespace modalkv::MODALKV_GPU {
 
 /// What a row's logits take.
 struct QueryRow {
-  float factor;             ///< of products of operands
+  float factor;              ///< of products of operands
   std::int32_t first, last;  ///< positions that it sees
   float sum_factor;          ///< of sums of its elements
 };
@@ -26,7 +26,9 @@ class QueryTile {
         rows_(reinterpret_cast<QueryRow*>(shared + Tile::kQueryBytes + Tile::kQuerySumBytes)) {}
 
   /// The operands of a term: [row tiles, steps, lanes, 2].
-  __device__ const std::uint32_t* words(int term) const { return words_ + term * Tile::kQueryWords; }
+  __device__ const std::uint32_t* words(int term) const {
+    return words_ + term * Tile::kQueryWords;
+  }
   /// Sums of the elements of a group [rows], scaled as logits are.
   __device__ const float* sums(int group) const { return sums_ + group * Tile::kRows; }
   __device__ const QueryRow& row(int row) const { return rows_[row]; }
@@ -45,8 +47,8 @@ class QueryTile {
         const std::int64_t query =
             std::int64_t{row / group} * shape.query_heads + kv_head * group + row % group;
         const std::uint16_t element = task.queries[query * dims + d];
-        value = shape.input == NumberFormat::bf16 ? simt::low_bf16(element)
-                                                  : simt::low_f16(element);
+        value =
+            shape.input == NumberFormat::bf16 ? simt::low_bf16(element) : simt::low_f16(element);
       }
       floats[i] = value;
     }
@@ -129,8 +131,8 @@ class QueryTile {
     for (int i = static_cast<int>(threadIdx.x); i < Tile::kQueryWords; i += Tile::kThreads) {
       const int lane = i / 2 % 32, step = i / 64 % Tile::kSteps, tile = i / 64 / Tile::kSteps;
       const int pair = 2 * (step % (unit / 16)) + i % 2;
-      const int channel = step / (unit / 16) * unit +
-                          depth_position<unit>(format.get(), lane % 4, pair);
+      const int channel =
+          step / (unit / 16) * unit + depth_position<unit>(format.get(), lane % 4, pair);
       const float* const at = floats + (tile * 8 + lane / 4) * Tile::kDims + channel;
       const Terms terms = in_two_terms(format, at[0], at[1]);
       words_[i] = terms.high;

@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/element_traits.hpp"
+#include "kernels/cuda/gpu_launch.hpp"
 #include "kernels/page_layout.hpp"
 #include "kernels/simt/simt.hpp"
 
@@ -19,8 +20,7 @@ namespace modalkv::MODALKV_GPU {
 /// A lane's place in fragments.
 struct Lane {
   int index, g, t;
-  __device__ Lane()
-      : index(static_cast<int>(threadIdx.x % 32)), g(index / 4), t(index % 4) {}
+  __device__ Lane() : index(static_cast<int>(threadIdx.x % 32)), g(index / 4), t(index % 4) {}
 };
 
 /// The first of the two depth positions of a lane's `pair`, within a unit.
@@ -68,7 +68,7 @@ __device__ inline std::uint32_t operand_word(const ElementFormat& format, std::u
 
 /// The operands of a unit whose first line is `first`: one for each 16 depth positions.
 template <int unit, class Format>
-__device__ __forceinline__ void load_operands(const Format& format, const std::byte* lines,
+__device__ MODALKV_INLINE void load_operands(const Format& format, const std::byte* lines,
                                               int first, const Lane& lane,
                                               std::uint32_t (&a)[unit / 16][4]) {
   const ElementFormat element = format.get();
@@ -97,9 +97,8 @@ __device__ __forceinline__ void load_operands(const Format& format, const std::b
 
 /// d += a b, in the operands that a format's numbers become.
 template <class Format>
-__device__ __forceinline__ void multiply(const Format& format, float (&d)[4],
-                                         const std::uint32_t (&a)[4],
-                                         const std::uint32_t (&b)[2]) {
+__device__ MODALKV_INLINE void multiply(const Format& format, float (&d)[4],
+                                         const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
   if (format.get().number == NumberFormat::bf16) {
     simt::mma_bf16(d, a, b);
   } else {
@@ -112,7 +111,7 @@ struct Terms {
   std::uint32_t high, low;
 };
 template <class Format>
-__device__ __forceinline__ Terms in_two_terms(const Format& format, float first, float second) {
+__device__ MODALKV_INLINE Terms in_two_terms(const Format& format, float first, float second) {
   if (format.get().number == NumberFormat::bf16) {
     const std::uint32_t high = simt::pack_bf16x2(first, second);
     return {high, simt::pack_bf16x2(first - simt::low_bf16(high), second - simt::high_bf16(high))};
@@ -157,14 +156,13 @@ __device__ inline std::uint32_t stored_bits(const std::byte* at, int bytes) {
 
 /// Of rows 2 g and 2 g + 1 of 16 tokens, from the 16 scales of a group and the zeros behind them.
 template <class Format>
-__device__ __forceinline__ ScalePair row_scales(const Format& format, const std::byte* scales,
+__device__ MODALKV_INLINE ScalePair row_scales(const Format& format, const std::byte* scales,
                                                 const Lane& lane) {
   const ElementFormat element = format.get();
   const auto pair = [&](const std::byte* at, int bytes) {
-    return bytes == 2 ? *reinterpret_cast<const std::uint32_t*>(at + 4 * lane.g)
-           : bytes == 1
-               ? std::uint32_t{*reinterpret_cast<const std::uint16_t*>(at + 2 * lane.g)}
-               : 0u;
+    return bytes == 2   ? *reinterpret_cast<const std::uint32_t*>(at + 4 * lane.g)
+           : bytes == 1 ? std::uint32_t{*reinterpret_cast<const std::uint16_t*>(at + 2 * lane.g)}
+                        : 0u;
   };
   const int scale_bits = 8 * element.scale_bytes, zero_bits = 8 * element.zero_bytes;
   const std::uint32_t s = pair(scales, element.scale_bytes);
@@ -178,7 +176,8 @@ __device__ __forceinline__ ScalePair row_scales(const Format& format, const std:
 __device__ inline Scale channel_scale(const ElementFormat& format, const std::byte* scales,
                                       int dims, int channel) {
   const std::byte* zeros = scales + dims * format.scale_bytes;
-  return centred_scale(format, stored_bits(scales + channel * format.scale_bytes, format.scale_bytes),
+  return centred_scale(format,
+                       stored_bits(scales + channel * format.scale_bytes, format.scale_bytes),
                        stored_bits(zeros + channel * format.zero_bytes, format.zero_bytes));
 }
 

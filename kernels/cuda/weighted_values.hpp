@@ -1,6 +1,6 @@
 // Values weighted: channels are the M side of tensor core products, query rows the N side, tokens
-// the depth. In fragments: element i of lane (g, t) is of channel 2 g + i / 2 of its 16 and of query
-// row 2 t + i % 2 of its row tile.
+// the depth. In fragments: element i of lane (g, t) is of channel 2 g + i / 2 of its 16 and of
+// query row 2 t + i % 2 of its row tile.
 //
 // Weights come as fragments of logits and go through shared memory to become operands. Scales of
 // tokens are multiplied into them, over the largest power of two of the stage, so that FP16 holds
@@ -28,7 +28,7 @@ class WeightedValues {
   }
 
   /// Adds a stage. `channels`: its metadata, where that is per channel. All lanes.
-  __device__ __forceinline__ void add(const std::byte* stage, const std::byte* channels,
+  __device__ MODALKV_INLINE void add(const std::byte* stage, const std::byte* channels,
                                       const Logits<Tile>& weights) {
     const ElementFormat element = format_.get();
     const bool grouped = has_token_scales(element) && !scales_operands<Value>();
@@ -40,9 +40,8 @@ class WeightedValues {
       ScalePair scales[Tile::kTiles] = {};
       float unit = 1, inverse = 1;
       if (grouped) {
-        const int index = Tile::kValueGroups == 1
-                              ? 0
-                              : group * (Tile::kDims / Tile::kValueGroups) / scale_group;
+        const int index =
+            Tile::kValueGroups == 1 ? 0 : group * (Tile::kDims / Tile::kValueGroups) / scale_group;
         load_scales(stage + Tile::kValueMetadata +
                         index * kLineRows * (element.scale_bytes + element.zero_bytes),
                     scales, unit, inverse);
@@ -58,17 +57,15 @@ class WeightedValues {
   }
 
   /// Everything so far counts `factor` of its column as much.
-  __device__ __forceinline__ void shrink(const float (&factors)[Tile::kRowTiles][2]) {
+  __device__ MODALKV_INLINE void shrink(const float (&factors)[Tile::kRowTiles][2]) {
     MODALKV_UNROLL
     for (int n = 0; n < Tile::kRowTiles; ++n) {
       MODALKV_UNROLL
-      for (int block = 0; block < Tile::kBlocks; ++block)
-        MODALKV_UNROLL
-        for (int i = 0; i < 4; ++i) outputs_[block][n][i] *= factors[n][i % 2];
+      for (int block = 0; block < Tile::kBlocks; ++block) MODALKV_UNROLL
+      for (int i = 0; i < 4; ++i) outputs_[block][n][i] *= factors[n][i % 2];
       MODALKV_UNROLL
-      for (int group = 0; group < Tile::kValueGroups; ++group)
-        MODALKV_UNROLL
-        for (int i = 0; i < 2; ++i) zeros_[group][n][i] *= factors[n][i];
+      for (int group = 0; group < Tile::kValueGroups; ++group) MODALKV_UNROLL
+      for (int i = 0; i < 2; ++i) zeros_[group][n][i] *= factors[n][i];
     }
   }
 
@@ -77,22 +74,20 @@ class WeightedValues {
     const ElementFormat element = format_.get();
     if (!has_token_scales(element) || element.zero_bytes == 0) return;
     MODALKV_UNROLL
-    for (int group = 0; group < Tile::kValueGroups; ++group)
+    for (int group = 0; group < Tile::kValueGroups; ++group) MODALKV_UNROLL
+    for (int n = 0; n < Tile::kRowTiles; ++n) MODALKV_UNROLL
+    for (int column = 0; column < 2; ++column) {
+      const float zero = sum_of_column(zeros_[group][n][column]);
       MODALKV_UNROLL
-      for (int n = 0; n < Tile::kRowTiles; ++n)
-        MODALKV_UNROLL
-        for (int column = 0; column < 2; ++column) {
-          const float zero = sum_of_column(zeros_[group][n][column]);
-          MODALKV_UNROLL
-          for (int i = 0; i < kGroupBlocks; ++i) {
-            outputs_[group * kGroupBlocks + i][n][column] += zero;
-            outputs_[group * kGroupBlocks + i][n][2 + column] += zero;
-          }
-        }
+      for (int i = 0; i < kGroupBlocks; ++i) {
+        outputs_[group * kGroupBlocks + i][n][column] += zero;
+        outputs_[group * kGroupBlocks + i][n][2 + column] += zero;
+      }
+    }
   }
 
   /// Of 16 channels.
-  __device__ __forceinline__ float output(int block, int row_tile, int i) const {
+  __device__ MODALKV_INLINE float output(int block, int row_tile, int i) const {
     return outputs_[block][row_tile][i];
   }
 
@@ -104,13 +99,12 @@ class WeightedValues {
   __device__ static void sum_columns(const Logits<Tile>& weights,
                                      float (&sums)[Tile::kRowTiles][2]) {
     MODALKV_UNROLL
-    for (int n = 0; n < Tile::kRowTiles; ++n)
-      MODALKV_UNROLL
-      for (int column = 0; column < 2; ++column)
-        sums[n][column] = sum_of_column(weights[0][n][column] + weights[0][n][2 + column]);
+    for (int n = 0; n < Tile::kRowTiles; ++n) MODALKV_UNROLL
+    for (int column = 0; column < 2; ++column)
+      sums[n][column] = sum_of_column(weights[0][n][column] + weights[0][n][2 + column]);
   }
 
-  __device__ __forceinline__ void load_scales(const std::byte* metadata,
+  __device__ MODALKV_INLINE void load_scales(const std::byte* metadata,
                                               ScalePair (&scales)[Tile::kTiles], float& unit,
                                               float& inverse) const {
     float most = 0;
@@ -124,21 +118,19 @@ class WeightedValues {
     inverse = power.inverse;
   }
 
-  __device__ __forceinline__ static void add_zeros(const ScalePair (&scales)[Tile::kTiles],
+  __device__ MODALKV_INLINE static void add_zeros(const ScalePair (&scales)[Tile::kTiles],
                                                    const Logits<Tile>& weights,
                                                    float (&zeros)[Tile::kRowTiles][2]) {
     MODALKV_UNROLL
-    for (int tile = 0; tile < Tile::kTiles; ++tile)
-      MODALKV_UNROLL
-      for (int n = 0; n < Tile::kRowTiles; ++n)
-        MODALKV_UNROLL
-        for (int i = 0; i < 4; ++i)
-          zeros[n][i % 2] += weights[tile][n][i] *
-                             (i < 2 ? scales[tile].first.zero : scales[tile].second.zero);
+    for (int tile = 0; tile < Tile::kTiles; ++tile) MODALKV_UNROLL
+    for (int n = 0; n < Tile::kRowTiles; ++n) MODALKV_UNROLL
+    for (int i = 0; i < 4; ++i)
+      zeros[n][i % 2] +=
+          weights[tile][n][i] * (i < 2 ? scales[tile].first.zero : scales[tile].second.zero);
   }
 
   // [terms, rows, tokens]: a lane has two neighbours in depth.
-  __device__ __forceinline__ void store_weights(const Logits<Tile>& weights,
+  __device__ MODALKV_INLINE void store_weights(const Logits<Tile>& weights,
                                                 const ScalePair (&scales)[Tile::kTiles],
                                                 bool scaled, float inverse) const {
     __syncwarp();  // all have read those before
@@ -147,44 +139,39 @@ class WeightedValues {
       const float first = scaled ? scales[tile].first.scale * inverse : 1.0f;
       const float second = scaled ? scales[tile].second.scale * inverse : 1.0f;
       MODALKV_UNROLL
-      for (int n = 0; n < Tile::kRowTiles; ++n)
-        MODALKV_UNROLL
-        for (int column = 0; column < 2; ++column) {
-          const Terms terms = in_two_terms(format_, weights[tile][n][column] * first,
-                                           weights[tile][n][2 + column] * second);
-          std::byte* const at = weight_row(0, n * 8 + 2 * lane_.t + column) +
-                                (tile * 16 + 2 * lane_.g) * 2;
-          *reinterpret_cast<std::uint32_t*>(at) = terms.high;
-          if (Tile::kWeightTerms == 2)
-            *reinterpret_cast<std::uint32_t*>(at + Tile::kRows * Tile::kWeightRowBytes) = terms.low;
-        }
+      for (int n = 0; n < Tile::kRowTiles; ++n) MODALKV_UNROLL
+      for (int column = 0; column < 2; ++column) {
+        const Terms terms = in_two_terms(format_, weights[tile][n][column] * first,
+                                         weights[tile][n][2 + column] * second);
+        std::byte* const at =
+            weight_row(0, n * 8 + 2 * lane_.t + column) + (tile * 16 + 2 * lane_.g) * 2;
+        *reinterpret_cast<std::uint32_t*>(at) = terms.high;
+        if (Tile::kWeightTerms == 2)
+          *reinterpret_cast<std::uint32_t*>(at + Tile::kRows * Tile::kWeightRowBytes) = terms.low;
+      }
     }
     __syncwarp();
   }
 
-  __device__ __forceinline__ void load_weights(Operands& b) const {
+  __device__ MODALKV_INLINE void load_weights(Operands& b) const {
     const ElementFormat element = format_.get();
     MODALKV_UNROLL
-    for (int term = 0; term < Tile::kWeightTerms; ++term)
-      MODALKV_UNROLL
-      for (int step = 0; step < Tile::kTiles; ++step)
-        MODALKV_UNROLL
-        for (int n = 0; n < Tile::kRowTiles; ++n)
-          MODALKV_UNROLL
-          for (int i = 0; i < 2; ++i) {
-            const int pair = 2 * (step % (kUnit / 16)) + i;
-            const int token = step / (kUnit / 16) * kUnit +
-                              depth_position<kUnit>(element, lane_.t, pair);
-            b[term][step][n][i] = *reinterpret_cast<const std::uint32_t*>(
-                weight_row(term, n * 8 + lane_.g) + token * 2);
-          }
+    for (int term = 0; term < Tile::kWeightTerms; ++term) MODALKV_UNROLL
+    for (int step = 0; step < Tile::kTiles; ++step) MODALKV_UNROLL
+    for (int n = 0; n < Tile::kRowTiles; ++n) MODALKV_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      const int pair = 2 * (step % (kUnit / 16)) + i;
+      const int token = step / (kUnit / 16) * kUnit + depth_position<kUnit>(element, lane_.t, pair);
+      b[term][step][n][i] =
+          *reinterpret_cast<const std::uint32_t*>(weight_row(term, n * 8 + lane_.g) + token * 2);
+    }
   }
 
   __device__ std::byte* weight_row(int term, int row) const {
     return weights_ + (term * Tile::kRows + row) * Tile::kWeightRowBytes;
   }
 
-  __device__ __forceinline__ void add_block(const std::byte* stage, const std::byte* channels,
+  __device__ MODALKV_INLINE void add_block(const std::byte* stage, const std::byte* channels,
                                             int block, const Operands& b, float factor,
                                             const float (&column_sums)[Tile::kRowTiles][2]) {
     const ElementFormat element = format_.get();
@@ -198,33 +185,29 @@ class WeightedValues {
       if constexpr (scales_operands<Value>())
         scale_operands(stage + Tile::kValueMetadata + block * kLineRows, unit, a);
       MODALKV_UNROLL
-      for (int step = 0; step < kUnit / 16; ++step)
-        MODALKV_UNROLL
-        for (int term = 0; term < Tile::kWeightTerms; ++term)
-          MODALKV_UNROLL
-          for (int n = 0; n < Tile::kRowTiles; ++n)
-            multiply(format_, products[n], a[step], b[term][unit * (kUnit / 16) + step][n]);
+      for (int step = 0; step < kUnit / 16; ++step) MODALKV_UNROLL
+      for (int term = 0; term < Tile::kWeightTerms; ++term) MODALKV_UNROLL
+      for (int n = 0; n < Tile::kRowTiles; ++n)
+        multiply(format_, products[n], a[step], b[term][unit * (kUnit / 16) + step][n]);
     }
     Scale scales[2] = {{1, 0}, {1, 0}};
     if (element.per_channel && block * 16 < dims_)
       for (int i = 0; i < 2; ++i)
         scales[i] = channel_scale(element, channels, dims_, block * 16 + 2 * lane_.g + i);
     MODALKV_UNROLL
-    for (int n = 0; n < Tile::kRowTiles; ++n)
-      MODALKV_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        float& output = outputs_[block][n][i];
-        output += products[n][i] * (factor * scales[i / 2].scale);
-        if (element.per_channel) output += scales[i / 2].zero * column_sums[n][i % 2];
-      }
+    for (int n = 0; n < Tile::kRowTiles; ++n) MODALKV_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      float& output = outputs_[block][n][i];
+      output += products[n][i] * (factor * scales[i / 2].scale);
+      if (element.per_channel) output += scales[i / 2].zero * column_sums[n][i % 2];
+    }
   }
 
   /// E2M1 operands times the E4M3 scales of their tokens.
-  __device__ __forceinline__ void scale_operands(const std::byte* metadata, int unit,
+  __device__ MODALKV_INLINE void scale_operands(const std::byte* metadata, int unit,
                                                  std::uint32_t (&a)[kUnit / 16][4]) const {
     const int token = unit * kUnit + lane_.t * (kUnit / 4);
-    const std::byte* const scales =
-        metadata + token / 16 * Tile::kValueMetadataBytes + token % 16;
+    const std::byte* const scales = metadata + token / 16 * Tile::kValueMetadataBytes + token % 16;
     MODALKV_UNROLL
     for (int step = 0; step < kUnit / 16; ++step) {
       const std::uint32_t four = *reinterpret_cast<const std::uint32_t*>(scales + 4 * step);
