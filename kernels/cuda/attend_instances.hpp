@@ -8,10 +8,15 @@
 
 namespace modalkv::MODALKV_GPU {
 
-/// Query rows of a wide kernel: as many as its outputs leave registers for.
-template <class K, int dims>
+/// Row tiles of a wide kernel: as many as its outputs and sums of zeros leave registers for.
+template <class K, class V, int dims>
 constexpr int wide_row_tiles() {
-  return dims == 256 || K::kElement.per_channel ? 2 : 4;
+  constexpr int kMostRegisters = 140;
+  for (const int row_tiles : {4, 2})
+    if (row_tiles * (dims / 4 + 2 * scaled_groups<V>(dims)) <= kMostRegisters &&
+        !(row_tiles == 4 && K::kElement.per_channel))
+      return row_tiles;
+  return 1;
 }
 
 template <class Tile>
@@ -35,7 +40,7 @@ template <class K, class V, class Use>
 auto with_tile(int head_dim, int head_rows, Use use) {
   const auto of = [&]<int dims>(std::integral_constant<int, dims>) {
     using Narrow = AttendTile<K, V, dims, 1>;
-    using Wide = AttendTile<K, V, dims, wide_row_tiles<K, dims>()>;
+    using Wide = AttendTile<K, V, dims, wide_row_tiles<K, V, dims>()>;
     return head_rows <= 8 ? use(std::type_identity<Narrow>{}) : use(std::type_identity<Wide>{});
   };
   return head_dim <= 64    ? of(std::integral_constant<int, 64>{})

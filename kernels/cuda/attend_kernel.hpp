@@ -75,7 +75,7 @@ struct Columns {
 
   /// Logits become weights against the maxima, which may grow: then `values` shrink.
   __device__ MODALKV_INLINE void weigh(std::uint32_t visible, Logits<Tile>& logits,
-                                        WeightedValues<Tile>& values) {
+                                       WeightedValues<Tile>& values) {
     float factors[Tile::kRowTiles][2];
     bool grows = false;
     MODALKV_UNROLL
@@ -119,10 +119,10 @@ struct Columns {
 /// One warp's way through tiles [begin, end). False: a page was out of bounds.
 template <class Tile>
 __device__ MODALKV_INLINE void walk(const AttendLaunch& launch, const AttendTask& task,
-                                     PageStream<Tile>& pages, QueryOperands<Tile>& queries,
-                                     const QueryTile<Tile>& rows, KnownBiasLogits<Tile>& bias,
-                                     std::int64_t begin, std::int64_t end, Columns<Tile>& columns,
-                                     WeightedValues<Tile>& values) {
+                                    PageStream<Tile>& pages, QueryOperands<Tile>& queries,
+                                    const QueryTile<Tile>& rows, KnownBiasLogits<Tile>& bias,
+                                    std::int64_t begin, std::int64_t end, Columns<Tile>& columns,
+                                    WeightedValues<Tile>& values) {
   const PageShape& page = launch.shape.page;
   const typename Tile::Key key_format(page.format.key);
   const ElementFormat key = key_format.get();

@@ -67,7 +67,8 @@ struct AttendTile {
   static constexpr int kWarps = 4 * kWarpBytes + kSharedBytes <= 96 << 10 ? 4 : 2;
   static constexpr int kThreads = 32 * kWarps;
   /// Blocks that registers must leave room for.
-  static constexpr int kLeastBlocks = row_tiles == 1 ? 12 / kWarps : 1;
+  static constexpr int kLeastBlocks = !kFixed || row_tiles > 1 ? 1
+                                                               : (dims == 256 ? 8 : 12) / kWarps;
 
   // The warps' memory serves before and after as floats: the queries [rows, dims]; outputs, maxima
   // and sums of the warps.

@@ -7,12 +7,14 @@
 #include "modalkv/page.hpp"
 
 // Loops over registers must be unrolled, and functions that take them inlined. Under emulation both
-// would only take the compiler's time.
+// would only take the compiler's time. Other loops are unrolled so far that loads overlap.
 #ifdef __CUDACC__
 #define MODALKV_UNROLL _Pragma("unroll")
+#define MODALKV_UNROLL_SOME _Pragma("unroll 2")
 #define MODALKV_INLINE __forceinline__
 #else
 #define MODALKV_UNROLL _Pragma("GCC unroll 1")
+#define MODALKV_UNROLL_SOME _Pragma("GCC unroll 1")
 #define MODALKV_INLINE inline
 #endif
 

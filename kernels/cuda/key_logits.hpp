@@ -70,7 +70,7 @@ class QueryOperands {
   }
 
   __device__ MODALKV_INLINE void load(int term, int tile, int step,
-                                       std::uint32_t (&words)[2]) const {
+                                      std::uint32_t (&words)[2]) const {
     const int at = ((tile * Tile::kSteps + step) * 32 + lane_.index) * 2;
     const std::uint32_t* const from =
         folds() ? folded_ + term * Tile::kQueryWords : queries_.words(term);
@@ -109,8 +109,8 @@ class QueryOperands {
 /// E2M1 operands times the E4M3 scales of their tokens.
 template <class Tile>
 __device__ MODALKV_INLINE void scale_key_operands(const std::byte* metadata, int unit,
-                                                   const Lane& lane,
-                                                   std::uint32_t (&a)[Tile::kKeyUnit / 16][4]) {
+                                                  const Lane& lane,
+                                                  std::uint32_t (&a)[Tile::kKeyUnit / 16][4]) {
   const int group = (unit * Tile::kKeyUnit + lane.t * (Tile::kKeyUnit / 4)) / 16;
   const std::uint32_t two =
       *reinterpret_cast<const std::uint16_t*>(metadata + group * 16 + lane.g * 2);
@@ -124,10 +124,10 @@ __device__ MODALKV_INLINE void scale_key_operands(const std::byte* metadata, int
 /// Logits over the keys of a stage.
 template <class Tile>
 __device__ MODALKV_INLINE void compute_logits(const typename Tile::Key& format,
-                                               const QueryTile<Tile>& rows,
-                                               const QueryOperands<Tile>& queries, int dims,
-                                               const std::byte* stage, const Lane& lane,
-                                               Logits<Tile>& logits) {
+                                              const QueryTile<Tile>& rows,
+                                              const QueryOperands<Tile>& queries, int dims,
+                                              const std::byte* stage, const Lane& lane,
+                                              Logits<Tile>& logits) {
   constexpr int kUnit = Tile::kKeyUnit, kGroups = Tile::kKeyGroups;
   constexpr int kUnits = Tile::kDims / kUnit / kGroups;
   const ElementFormat element = format.get();
@@ -140,10 +140,10 @@ __device__ MODALKV_INLINE void compute_logits(const typename Tile::Key& format,
   for (int n = 0; n < Tile::kRowTiles; ++n) MODALKV_UNROLL
   for (int i = 0; i < 4; ++i) logits[tile][n][i] = 0;
 
-  MODALKV_UNROLL
+  MODALKV_UNROLL_SOME
   for (int group = 0; group < kGroups; ++group) {
     Logits<Tile> products = {};
-    MODALKV_UNROLL
+    MODALKV_UNROLL_SOME
     for (int u = 0; u < kUnits; ++u) {
       const int unit = group * kUnits + u;
       std::uint32_t a[Tile::kTiles][kUnit / 16][4];

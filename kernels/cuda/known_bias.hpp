@@ -63,14 +63,18 @@ class KnownBiasLogits {
     const int part = lane_.index / 16;
     for (int tile = 0; tile < Tile::kTiles; ++tile) {
       const Tokens token = first + tile * 16 + lane_.index % 16;
-      std::int32_t position[3] = {};
-      for (int axis = 0; axis < axes && token < task_.tokens; ++axis)
-        position[axis] = task_.bias_positions[token * axes + axis];
+      std::int32_t first_axis = 0, second_axis = 0, third_axis = 0;
+      if (token < task_.tokens) {
+        const std::int32_t* const position = task_.bias_positions + token * axes;
+        first_axis = position[0];
+        second_axis = axes == 3 ? position[1] : 0;
+        third_axis = axes == 3 ? position[2] : 0;
+      }
       for (int rows = 0; rows < Tile::kRows; rows += 8) {
         float sums[8] = {};
         for (int pair = part; pair < half; pair += 2) {
           const int axis = shape_.sections.axis(pair);
-          const std::int32_t at = axis == 0 ? position[0] : axis == 1 ? position[1] : position[2];
+          const std::int32_t at = axis == 0 ? first_axis : axis == 1 ? second_axis : third_axis;
           const float2 turn = cosine_and_sine(phase(at, frequencies_[pair]));
           const float2* const terms = terms_ + pair * Tile::kRows + rows;
           MODALKV_UNROLL

@@ -69,8 +69,8 @@ __device__ inline std::uint32_t operand_word(const ElementFormat& format, std::u
 /// The operands of a unit whose first line is `first`: one for each 16 depth positions.
 template <int unit, class Format>
 __device__ MODALKV_INLINE void load_operands(const Format& format, const std::byte* lines,
-                                              int first, const Lane& lane,
-                                              std::uint32_t (&a)[unit / 16][4]) {
+                                             int first, const Lane& lane,
+                                             std::uint32_t (&a)[unit / 16][4]) {
   const ElementFormat element = format.get();
   const int bits = payload_bits(element.number);
   if (bits == 16) {
@@ -98,7 +98,7 @@ __device__ MODALKV_INLINE void load_operands(const Format& format, const std::by
 /// d += a b, in the operands that a format's numbers become.
 template <class Format>
 __device__ MODALKV_INLINE void multiply(const Format& format, float (&d)[4],
-                                         const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
+                                        const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
   if (format.get().number == NumberFormat::bf16) {
     simt::mma_bf16(d, a, b);
   } else {
@@ -157,7 +157,7 @@ __device__ inline std::uint32_t stored_bits(const std::byte* at, int bytes) {
 /// Of rows 2 g and 2 g + 1 of 16 tokens, from the 16 scales of a group and the zeros behind them.
 template <class Format>
 __device__ MODALKV_INLINE ScalePair row_scales(const Format& format, const std::byte* scales,
-                                                const Lane& lane) {
+                                               const Lane& lane) {
   const ElementFormat element = format.get();
   const auto pair = [&](const std::byte* at, int bytes) {
     return bytes == 2   ? *reinterpret_cast<const std::uint32_t*>(at + 4 * lane.g)

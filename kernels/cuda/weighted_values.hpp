@@ -29,7 +29,7 @@ class WeightedValues {
 
   /// Adds a stage. `channels`: its metadata, where that is per channel. All lanes.
   __device__ MODALKV_INLINE void add(const std::byte* stage, const std::byte* channels,
-                                      const Logits<Tile>& weights) {
+                                     const Logits<Tile>& weights) {
     const ElementFormat element = format_.get();
     const bool grouped = has_token_scales(element) && !scales_operands<Value>();
     const int scale_group = element.group > 0 ? element.group : dims_;
@@ -105,8 +105,8 @@ class WeightedValues {
   }
 
   __device__ MODALKV_INLINE void load_scales(const std::byte* metadata,
-                                              ScalePair (&scales)[Tile::kTiles], float& unit,
-                                              float& inverse) const {
+                                             ScalePair (&scales)[Tile::kTiles], float& unit,
+                                             float& inverse) const {
     float most = 0;
     MODALKV_UNROLL
     for (int tile = 0; tile < Tile::kTiles; ++tile) {
@@ -119,8 +119,8 @@ class WeightedValues {
   }
 
   __device__ MODALKV_INLINE static void add_zeros(const ScalePair (&scales)[Tile::kTiles],
-                                                   const Logits<Tile>& weights,
-                                                   float (&zeros)[Tile::kRowTiles][2]) {
+                                                  const Logits<Tile>& weights,
+                                                  float (&zeros)[Tile::kRowTiles][2]) {
     MODALKV_UNROLL
     for (int tile = 0; tile < Tile::kTiles; ++tile) MODALKV_UNROLL
     for (int n = 0; n < Tile::kRowTiles; ++n) MODALKV_UNROLL
@@ -131,8 +131,8 @@ class WeightedValues {
 
   // [terms, rows, tokens]: a lane has two neighbours in depth.
   __device__ MODALKV_INLINE void store_weights(const Logits<Tile>& weights,
-                                                const ScalePair (&scales)[Tile::kTiles],
-                                                bool scaled, float inverse) const {
+                                               const ScalePair (&scales)[Tile::kTiles], bool scaled,
+                                               float inverse) const {
     __syncwarp();  // all have read those before
     MODALKV_UNROLL
     for (int tile = 0; tile < Tile::kTiles; ++tile) {
@@ -172,8 +172,8 @@ class WeightedValues {
   }
 
   __device__ MODALKV_INLINE void add_block(const std::byte* stage, const std::byte* channels,
-                                            int block, const Operands& b, float factor,
-                                            const float (&column_sums)[Tile::kRowTiles][2]) {
+                                           int block, const Operands& b, float factor,
+                                           const float (&column_sums)[Tile::kRowTiles][2]) {
     const ElementFormat element = format_.get();
     const int unit_lines = kUnit * payload_bits(element.number) / 32;
     float products[Tile::kRowTiles][4] = {};
@@ -205,7 +205,7 @@ class WeightedValues {
 
   /// E2M1 operands times the E4M3 scales of their tokens.
   __device__ MODALKV_INLINE void scale_operands(const std::byte* metadata, int unit,
-                                                 std::uint32_t (&a)[kUnit / 16][4]) const {
+                                                std::uint32_t (&a)[kUnit / 16][4]) const {
     const int token = unit * kUnit + lane_.t * (kUnit / 4);
     const std::byte* const scales = metadata + token / 16 * Tile::kValueMetadataBytes + token % 16;
     MODALKV_UNROLL

@@ -184,6 +184,7 @@ TEST(GpuAttend, AKnownBiasComesBack) {
           KvFormat{int8_token_head(), int8_token_head(), 128}, both(fp8_e4m3()), both(bf16()),
           both(symmetric(int4_grouped(32)))})
       for (const float size : {0.1f, 4.0f}) {
+        if (size > 1 && is_16bit(format)) continue;  // logits of 17,000 in binary32
         const PageShape shape{48, 2, 128, format};
         SCOPED_TRACE(describe(shape) + ", size " + std::to_string(size));
         MadeBias bias(shape, sections, positions, 1);
