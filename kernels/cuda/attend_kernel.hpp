@@ -26,7 +26,7 @@ class Visibility {
       : task_(task), rows_(rows) {}
 
   /// Of the tokens of tiles [first, end).
-  __device__ std::uint32_t operator()(std::int64_t first, std::int64_t end) const {
+  __device__ std::uint32_t operator()(int first, int end) const {
     std::uint32_t bits = 0;
     MODALKV_UNROLL
     for (int tile = 0; tile < Tile::kTiles; ++tile) MODALKV_UNROLL
@@ -116,12 +116,12 @@ struct Columns {
   }
 };
 
-/// One warp's way through tiles [begin, end). False: a page was out of bounds.
+/// One warp's way through tiles [begin, end), which are those of `pages`.
 template <class Tile>
 __device__ MODALKV_INLINE void walk(const AttendLaunch& launch, const AttendTask& task,
                                     PageStream<Tile>& pages, QueryOperands<Tile>& queries,
                                     const QueryTile<Tile>& rows, KnownBiasLogits<Tile>& bias,
-                                    std::int64_t begin, std::int64_t end, Columns<Tile>& columns,
+                                    int begin, int end, Columns<Tile>& columns,
                                     WeightedValues<Tile>& values) {
   const PageShape& page = launch.shape.page;
   const typename Tile::Key key_format(page.format.key);
@@ -129,18 +129,17 @@ __device__ MODALKV_INLINE void walk(const AttendLaunch& launch, const AttendTask
   const ElementFormat value = typename Tile::Value(page.format.value).get();
   const Visibility<Tile> visibility(task, rows);
   const Lane lane;
-  bool there = begin >= end || pages.fetch(0, begin, end, true);
+  bool there = pages.fetch(0, true);
   simt::copy_async_commit();
   int slot = 0;
-  for (std::int64_t tile = begin; there && tile < end; tile += Tile::kTiles, slot ^= 1) {
-    if (tile + Tile::kTiles < end) there = pages.fetch(slot ^ 1, tile + Tile::kTiles, end, true);
+  for (int tile = begin; there && tile < end; tile += Tile::kTiles, slot ^= 1) {
+    there = pages.fetch(slot ^ 1, true);
     simt::copy_async_commit();
     const std::uint32_t visible = visibility(tile, end);
-    if (task.bias_positions != nullptr) bias.compute(tile * 16);
+    if (task.bias_positions != nullptr) bias.compute(Tokens{tile} * 16);
     const std::byte *key_channels = nullptr, *value_channels = nullptr;
     if (key.per_channel || value.per_channel) {
-      const TilePlace place = pages.place(tile);
-      if (place.page == nullptr) break;
+      const TilePlace& place = pages.before();
       key_channels = place.page + pages.keys.channel_metadata(page, key, place.in_page * 16);
       value_channels = place.page + pages.values.channel_metadata(page, value, place.in_page * 16);
     }
@@ -262,18 +261,17 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kLeastBlocks)
   __syncthreads();
 
   std::byte* const own = warps + warp * Tile::kWarpBytes;
-  PageStream<Tile> pages(launch, task, kv_head, own);
+  const auto all = static_cast<int>(divide_up(task.tokens, Tokens{kLineRows}));
+  const int begin = split * task.split_tiles, end = min(all, begin + task.split_tiles);
+  const auto each =
+      static_cast<int>(divide_up(end - begin, Tile::kWarps * Tile::kTiles) * Tile::kTiles);
+  const int own_begin = min(end, begin + warp * each), own_end = min(end, own_begin + each);
+  PageStream<Tile> pages(launch, task, kv_head, own_begin, own_end, own);
   QueryOperands<Tile> queries(rows, shape,
                               own + Tile::kStages * Tile::kStageBytes + Tile::kWeightBytes);
   WeightedValues<Tile> values(shape, own + Tile::kStages * Tile::kStageBytes);
   Columns<Tile> columns;
-  const std::int64_t all = divide_up(task.tokens, kLineRows);
-  const std::int64_t begin = std::int64_t{split} * task.split_tiles;
-  const std::int64_t end = min(all, begin + task.split_tiles);
-  const std::int64_t each =
-      divide_up(divide_up(end - begin, Tile::kWarps), Tile::kTiles) * Tile::kTiles;
-  walk<Tile>(launch, task, pages, queries, rows, bias, begin + warp * each,
-             min(end, begin + (warp + 1) * each), columns, values);
+  walk<Tile>(launch, task, pages, queries, rows, bias, own_begin, own_end, columns, values);
   write_partials<Tile>(launch, task, kv_head, first_row, split, floats, columns, values);
 }
 

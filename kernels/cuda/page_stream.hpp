@@ -47,18 +47,20 @@ struct PageSide {
 class PageTable {
  public:
   __device__ PageTable(const AttendLaunch& launch, const AttendTask& task)
-      : task_(task), page_bytes_(launch.shape.page_bytes), status_(launch.status) {}
+      : task_(task),
+        page_bytes_(launch.shape.page_bytes),
+        pages_(static_cast<int>(divide_up(task.tokens, launch.shape.page.tokens))),
+        status_(launch.status) {}
 
   /// nullptr where the table points out of the pages: the operation has failed then.
-  __device__ const std::byte* operator[](std::int64_t page) {
+  __device__ const std::byte* operator[](int page) {
     if (page < first_ || page >= first_ + 32) {
       first_ = page;
-      const std::int64_t pages = divide_up(task_.tokens, tokens_of_page_);
-      const std::int64_t mine = page + threadIdx.x % 32;
-      offset_ = mine < pages ? entry(mine) : 0;
+      const int mine = page + static_cast<int>(threadIdx.x % 32);
+      offset_ = mine < pages_ ? entry(mine) : 0;
     }
-    const std::int64_t offset = __shfl_sync(~0u, offset_, static_cast<int>(page - first_));
-    const std::byte* address = task_.pages + offset;
+    const std::int64_t offset = __shfl_sync(~0u, offset_, page - first_);
+    const std::byte* const address = task_.pages + offset;
     if (offset >= 0 && offset <= task_.pages_bytes - page_bytes_ &&
         reinterpret_cast<std::uintptr_t>(address) % 16 == 0)
       return address;
@@ -66,11 +68,9 @@ class PageTable {
     return nullptr;
   }
 
-  __device__ void set_page_tokens(Tokens tokens) { tokens_of_page_ = tokens; }
-
  private:
   // The table may lie anywhere.
-  __device__ std::int64_t entry(std::int64_t page) const {
+  __device__ std::int64_t entry(int page) const {
     const std::byte* at = task_.page_table + page * kPageTableEntryBytes;
     if (reinterpret_cast<std::uintptr_t>(at) % 8 == 0)
       return *reinterpret_cast<const std::int64_t*>(at);
@@ -81,55 +81,63 @@ class PageTable {
 
   const AttendTask& task_;
   Bytes page_bytes_;
+  int pages_;
   std::uint32_t* status_;
-  Tokens tokens_of_page_ = 16;
-  std::int64_t first_ = -32, offset_ = 0;
+  int first_ = -32;
+  std::int64_t offset_ = 0;
 };
 
 /// A tile's place.
 struct TilePlace {
-  const std::byte* page;
-  int in_page;  ///< tiles of the page before it
+  const std::byte* page = nullptr;
+  int in_page = 0;  ///< tiles of the page before it
 };
 
-/// Stages of a kernel whose sizes are `Tile`'s (attend_tile.hpp), for one warp.
+/// Stages of a kernel whose sizes are `Tile`'s (attend_tile.hpp), for one warp: tiles [begin, end),
+/// in order.
 template <class Tile>
 class PageStream {
  public:
-  __device__ PageStream(const AttendLaunch& launch, const AttendTask& task, int head,
-                        std::byte* stages)
+  __device__ PageStream(const AttendLaunch& launch, const AttendTask& task, int head, int begin,
+                        int end, std::byte* stages)
       : keys(launch.shape, head, false),
         values(launch.shape, head, true),
         table_(launch, task),
         tiles_of_page_(static_cast<int>(launch.shape.page.tokens / kLineRows)),
         blocks_(launch.shape.page.head_dim / 16),
-        stages_(stages) {
-    table_.set_page_tokens(launch.shape.page.tokens);
-  }
+        left_(end - begin),
+        page_(begin / tiles_of_page_),
+        in_page_(begin % tiles_of_page_),
+        stages_(stages) {}
 
   __device__ std::byte* stage(int slot) const { return stages_ + slot * Tile::kStageBytes; }
 
-  /// Begins to copy tiles [first, end), at most kTiles of them. False: no such page.
-  __device__ bool fetch(int slot, std::int64_t first, std::int64_t end, bool with_values) {
+  /// Begins to copy the next kTiles tiles, or those that are left. False: no such page.
+  __device__ bool fetch(int slot, bool with_values) {
     std::byte* const to = stage(slot);
+    before_ = last_;
     MODALKV_UNROLL
     for (int tile = 0; tile < Tile::kTiles; ++tile) {
-      if (first + tile >= end) break;
-      const std::int64_t page = (first + tile) / tiles_of_page_;
-      const std::byte* const from = table_[page];
+      if (left_ <= 0) break;
+      const std::byte* const from = table_[page_];
       if (from == nullptr) return false;
-      const auto in_page = static_cast<int>(first + tile - page * tiles_of_page_);
-      fetch_keys(to, tile, from, in_page);
-      if (with_values) fetch_values(to, tile, from, in_page);
+      last_ = {from, in_page_};
+      fetch_keys(to, tile, from, in_page_);
+      if (with_values) fetch_values(to, tile, from, in_page_);
+      --left_;
+      if (++in_page_ == tiles_of_page_) {
+        ++page_;
+        in_page_ = 0;
+      }
     }
     return true;
   }
 
-  /// Where a tile lies; for metadata that is per channel. False: no such page.
-  __device__ TilePlace place(std::int64_t tile) {
-    const std::int64_t page = tile / tiles_of_page_;
-    return {table_[page], static_cast<int>(tile - page * tiles_of_page_)};
-  }
+  /// Where the last tile lies of the stage before the one fetched last; for metadata that is per
+  /// channel.
+  __device__ const TilePlace& before() const { return before_; }
+  /// Of the stage fetched last.
+  __device__ const TilePlace& last() const { return last_; }
 
   PageSide keys, values;
 
@@ -163,6 +171,8 @@ class PageStream {
 
   PageTable table_;
   int tiles_of_page_, blocks_;
+  int left_, page_, in_page_;  // of what is to be fetched
+  TilePlace before_, last_;
   std::byte* stages_;
   Lane lane_;
 };

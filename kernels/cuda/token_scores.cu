@@ -52,14 +52,13 @@ __global__ void __launch_bounds__(Tile::kThreads)
   std::byte* const warps = shared + Tile::kSharedBytes;
   auto* const floats = reinterpret_cast<float*>(warps);
   std::byte* const own = warps + threadIdx.x / 32 * Tile::kWarpBytes;
-  const std::int64_t end = divide_up(task.tokens, kLineRows);
-  const std::int64_t tile = std::int64_t{blockIdx.x} * Tile::kWarps + threadIdx.x / 32;
+  const auto end = static_cast<int>(divide_up(task.tokens, Tokens{kLineRows}));
+  const auto tile = static_cast<int>(blockIdx.x * Tile::kWarps + threadIdx.x / 32);
   const Lane lane;
   QueryTile<Tile> rows(shared);
   KnownBiasLogits<Tile> bias(shape, task, shared);
   Masses masses;
   for (int kv_head = 0; kv_head < shape.page.kv_heads; ++kv_head) {
-    PageStream<Tile> pages(launch, task, kv_head, own);
     for (int first_row = 0; first_row < shape.head_rows(); first_row += Tile::kRows) {
       __syncthreads();  // the rows before are done with
       rows.load(shape, task, kv_head, first_row, floats);
@@ -68,7 +67,8 @@ __global__ void __launch_bounds__(Tile::kThreads)
       for (int i = lane.index * 16; i < Tile::kStageBytes; i += 32 * 16)
         *reinterpret_cast<uint4*>(own + i) = make_uint4(0, 0, 0, 0);
       __syncwarp();
-      const bool there = tile < end && pages.fetch(0, tile, end, false);
+      PageStream<Tile> pages(launch, task, kv_head, min(tile, end), min(tile + 1, end), own);
+      const bool there = pages.fetch(0, false) && tile < end;
       simt::copy_async_commit();
       simt::copy_async_wait<0>();
       __syncwarp();
@@ -77,14 +77,14 @@ __global__ void __launch_bounds__(Tile::kThreads)
       QueryOperands<Tile> queries(rows, shape,
                                   own + Tile::kStages * Tile::kStageBytes + Tile::kWeightBytes);
       if (queries.folds()) {
-        const TilePlace place = pages.place(tile);
+        const TilePlace& place = pages.last();
         queries.fold(place.page +
                      pages.keys.channel_metadata(shape.page, format.get(), place.in_page * 16));
       }
       Logits<Tile> logits;
       compute_logits<Tile>(format, rows, queries, shape.page.head_dim, own, lane, logits);
       if (task.bias_positions != nullptr) {
-        bias.compute(tile * 16);
+        bias.compute(Tokens{tile} * 16);
         for (int i = 0; i < 4; ++i)
           logits[0][0][i] += bias.logit(2 * lane.g + i / 2, 2 * lane.t + i % 2);
       }
@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(Tile::kThreads)
       mass += __shfl_xor_sync(~0u, mass, lanes);
       seen += __shfl_xor_sync(~0u, seen, lanes);
     }
-    const Tokens token = tile * 16 + 2 * lane.g + i;
+    const Tokens token = Tokens{tile} * 16 + 2 * lane.g + i;
     if (lane.t == 0 && token < task.tokens)
       score.scores[token] = seen > 0 ? mass / static_cast<float>(seen) : 0.0f;
   }
