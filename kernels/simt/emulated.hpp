@@ -27,6 +27,7 @@
 #define blockDim (::modalkv::simt::Block::current().launch().block)
 #define gridDim (::modalkv::simt::Block::current().launch().grid)
 
+#define SIMT_UNROLL
 // A lambda is a type of its own for each declaration, and for each instance of a template.
 #define SIMT_SHARED(type, name)      \
   std::type_identity_t<type>& name = \

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#define SIMT_UNROLL _Pragma("unroll")
 #define SIMT_SHARED(type, name) __shared__ std::type_identity_t<type> name
 #define SIMT_DYNAMIC_SHARED(type, name)                                \
   extern __shared__ __align__(16) unsigned char simt_dynamic_shared[]; \

@@ -4,6 +4,7 @@
 //   SIMT_LAUNCH(kernel, grid, block, shared_bytes, stream, arguments...)   a cudaError_t
 //   SIMT_SHARED(type, name)           in place of __shared__ type name, such as
 //                                     SIMT_SHARED(float[256], sums)
+//   SIMT_UNROLL                       in front of a loop over registers
 //   SIMT_DYNAMIC_SHARED(type, name)   type* name: the launch's shared memory, aligned to 16 bytes
 //
 // and in namespace modalkv::simt, by words that hold two 16-bit floats, element 0 in the low half:
