@@ -47,8 +47,8 @@ struct GroupScale {
 };
 
 /// From the stored bits. Without a stored scale the scale is `tensor_scale`.
-inline GroupScale stored_scale(const ElementFormat& format, std::uint16_t scale, std::uint16_t zero,
-                               float tensor_scale) {
+constexpr GroupScale stored_scale(const ElementFormat& format, std::uint16_t scale,
+                                  std::uint16_t zero, float tensor_scale) {
   if (quantization(format) == Quantization::none) return {};
   GroupScale group{scale, zero, tensor_scale, 0};
   if (format.scale_bytes == 2) {
@@ -78,8 +78,8 @@ inline GroupScale stored_scale(const ElementFormat& format, std::uint16_t scale,
 /// The scale for a group whose finite elements lie in [least, most]. Scales of one byte are rounded
 /// up, so that no element is cut off; those of two to nearest. `scale` is infinite where the format
 /// cannot hold the group.
-inline GroupScale fit_scale(const ElementFormat& format, float least, float most,
-                            float tensor_scale) {
+constexpr GroupScale fit_scale(const ElementFormat& format, float least, float most,
+                               float tensor_scale) {
   least += 0.0f;  // no negative zeros, in any order of minima
   most += 0.0f;
   const float magnitude = std::max(-least, most) + 0.0f;
@@ -94,7 +94,7 @@ inline GroupScale fit_scale(const ElementFormat& format, float least, float most
       break;
     case Quantization::affine_integer:
       // The zero must be within 8 bits too.
-      wanted = std::max((most - least) / levels, std::abs(least) / 127.0f);
+      wanted = std::max((most - least) / levels, std::max(least, -least) / 127.0f);
       break;
     case Quantization::symmetric:
       wanted = magnitude / static_cast<float>((1 << (bits - 1)) - 1);
@@ -110,8 +110,8 @@ inline GroupScale fit_scale(const ElementFormat& format, float least, float most
     scale = to_fp16(wanted);
   } else if (format.scale_bytes == 1 && format.number == NumberFormat::mxfp4) {
     // OCP Microscaling: the power of two of the largest element over that of the largest number.
-    const int exponent = magnitude > 0 ? std::ilogb(magnitude) - 2 + 127 : 0;
-    scale = static_cast<std::uint16_t>(std::clamp(exponent, 0, 254));
+    const int exponent = static_cast<int>(std::bit_cast<std::uint32_t>(magnitude) >> 23);
+    scale = static_cast<std::uint16_t>(std::clamp(exponent - 2, 0, 254));
   } else if (format.scale_bytes == 1) {
     if (wanted > kLargestE4m3) return {0, 0, infinity, 0};
     scale = to_e4m3_upwards(wanted);
@@ -119,12 +119,13 @@ inline GroupScale fit_scale(const ElementFormat& format, float least, float most
   group = stored_scale(format, scale, 0, tensor_scale);
   if (quantization(format) == Quantization::affine) {
     zero = to_fp16(least);
-    if (!std::isfinite(from_fp16(zero))) group.scale = infinity;
+    if ((zero & 0x7c00) == 0x7c00) group.scale = infinity;
   } else if (quantization(format) == Quantization::affine_integer && group.scale > 0) {
-    zero = static_cast<std::uint8_t>(static_cast<std::int8_t>(
-        std::clamp(std::nearbyint(-least / group.scale), -127.0f, 127.0f)));
+    // Rounded to an integer, ties to even, by what is added.
+    const float limited = std::clamp(-least / group.scale, -127.0f, 127.0f) + 0x1.8p23f;
+    zero = static_cast<std::uint8_t>(static_cast<std::int8_t>(limited - 0x1.8p23f));
   }
-  if (!std::isfinite(group.scale)) return {0, 0, infinity, 0};
+  if (!(group.scale > -infinity && group.scale < infinity)) return {0, 0, infinity, 0};
   return stored_scale(format, scale, zero, tensor_scale);
 }
 

@@ -23,7 +23,7 @@ struct Rotation {
 ///
 /// In binary64: the angle is reduced by quarter turns (Cody and Waite 1980; pi / 2 in three parts,
 /// so that the first two products are exact), the rest goes through its Taylor series.
-inline Rotation rotation(std::int32_t position, float frequency) {
+constexpr Rotation rotation(std::int32_t position, float frequency) {
   constexpr double kToInteger = 0x1.8p52;  // what is added to it ends as an integer, ties to even
   const double angle = static_cast<double>(position) * static_cast<double>(frequency);
   const double shifted = angle * 0x1.45f306dc9c883p-1 + kToInteger;

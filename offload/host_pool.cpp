@@ -97,7 +97,10 @@ bool HostPool::grow(const std::stop_token& stop) {
     range_.drop(chunk);
     return end(failed);
   }
-  pin(chunk);
+  if (const std::string failed = pin(chunk); !failed.empty() && config_.must_pin) {
+    range_.drop(chunk);
+    return end(failed);
+  }
   check_placement(chunk);
   const std::lock_guard lock(mutex_);
   report_.usable_bytes = begin + bytes;
@@ -138,8 +141,8 @@ std::string HostPool::touch(std::span<std::byte> chunk, const std::stop_token& s
   return failed;
 }
 
-void HostPool::pin(std::span<std::byte> chunk) {
-  const std::string failed = pinner_.pin(chunk);
+std::string HostPool::pin(std::span<std::byte> chunk) {
+  std::string failed = pinner_.pin(chunk);
   if (failed.empty()) pinned_[static_cast<std::size_t>(usable_bytes() / config_.chunk_bytes)] = 1;
   const std::lock_guard lock(mutex_);
   if (failed.empty()) {
@@ -147,6 +150,7 @@ void HostPool::pin(std::span<std::byte> chunk) {
   } else if (report_.unpinned_chunks++ == 0) {
     report_.pin_failure = failed;
   }
+  return failed;
 }
 
 // Pages evenly over the chunk, the first and the last among them.

@@ -20,6 +20,7 @@ struct HostPoolConfig {
   Bytes headroom_bytes = kGiB;  ///< left to others: growing stops before less is to be had
   int touch_threads = 4;        ///< at most as many as the node has cores
   int checked_pages = 64;       ///< of a chunk are asked where they are
+  bool must_pin = false;        ///< without that memory is of no use: growing stops
 };
 
 /// What a pool has become, and everything that did not go as wished.
@@ -74,7 +75,7 @@ class HostPool {
 
  private:
   std::string touch(std::span<std::byte> chunk, const std::stop_token& stop);
-  void pin(std::span<std::byte> chunk);
+  std::string pin(std::span<std::byte> chunk);
   void check_placement(std::span<std::byte> chunk);
   bool end(std::string why);
 

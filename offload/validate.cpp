@@ -1,7 +1,5 @@
 #include "offload/validate.hpp"
 
-#include <fmt/core.h>
-
 namespace modalkv {
 namespace {
 
@@ -135,22 +133,26 @@ struct ShapeCheck {
 }  // namespace
 
 std::string why_malformed(const Op& op, std::span<const Bytes> space_bytes) {
+  const auto of_op = [&](std::string_view what) {
+    return std::string(name(op)) + ": " + std::string(what);
+  };
   const Accesses all = accesses(op);
   for (const auto& [where, writes] : all) {
     if (where.space.index >= space_bytes.size())
-      return fmt::format("{}: space {} is not registered", name(op), where.space.index);
+      return of_op("space " + std::to_string(where.space.index) + " is not registered");
     const Bytes size = space_bytes[where.space.index];
     if (where.bytes <= 0 || where.offset < 0 || where.bytes > size ||
         where.offset > size - where.bytes)
-      return fmt::format("{}: {} bytes at {} are not inside space {} of {} bytes", name(op),
-                         where.bytes, where.offset, where.space.index, size);
+      return of_op(std::to_string(where.bytes) + " bytes at " + std::to_string(where.offset) +
+                   " are not inside space " + std::to_string(where.space.index) + " of " +
+                   std::to_string(size) + " bytes");
   }
   for (const Access& write : all)
     for (const Access& other : all)
       if (write.writes && &write != &other && overlap(write.where, other.where))
-        return fmt::format("{}: it writes what it also reads", name(op));
+        return of_op("it writes what it also reads");
   const std::string_view shape = std::visit(ShapeCheck{}, op);
-  return shape.empty() ? "" : fmt::format("{}: {}", name(op), shape);
+  return shape.empty() ? "" : of_op(shape);
 }
 
 }  // namespace modalkv

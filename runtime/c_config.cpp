@@ -102,6 +102,8 @@ RuntimeConfig runtime_config(const mkv_config& from) {
   if (from.disk_directory != nullptr) config.disk_directory = from.disk_directory;
   if (from.kv_tag != nullptr) config.kv_tag = from.kv_tag;
   set(from.disk_bytes, config.disk_bytes);
+  if (from.gpu < 0) throw Error(fmt::format("gpu is 0 or 1 + the GPU's number, not {}", from.gpu));
+  if (from.gpu > 0) config.gpu = from.gpu - 1;
   return config;
 }
 

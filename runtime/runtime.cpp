@@ -6,16 +6,17 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
-#include <new>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "modalkv/page.hpp"
-#include "offload/host_device.hpp"
+#include "offload/cuda/cuda_driver.hpp"
+#include "offload/gpu_probe.hpp"
 #include "offload/host_pools.hpp"
 #include "offload/tracing_device.hpp"
 #include "runtime/admin_server.hpp"
+#include "runtime/backend.hpp"
 #include "runtime/kv_cache.hpp"
 #include "runtime/kv_owner.hpp"
 #include "runtime/metrics.hpp"
@@ -23,28 +24,6 @@
 
 namespace modalkv {
 namespace {
-
-// Memory of the process that stands in for a device's, and for tables.
-class Slab {
- public:
-  explicit Slab(Bytes bytes) : size_(static_cast<std::size_t>(bytes)) {
-    if (bytes == 0) return;
-    if (bytes < 0) throw Error(fmt::format("runtime: {} bytes of memory make no sense", bytes));
-    memory_ = static_cast<std::byte*>(::operator new(size_, kAlignment, std::nothrow));
-    if (memory_ == nullptr)
-      throw Error(fmt::format("runtime: {} bytes of memory cannot be had", bytes));
-  }
-  ~Slab() { ::operator delete(memory_, kAlignment); }
-  Slab(Slab&&) = delete;
-
-  std::span<std::byte> bytes() const { return {memory_, size_}; }
-
- private:
-  static constexpr std::align_val_t kAlignment{4096};
-
-  std::size_t size_;
-  std::byte* memory_ = nullptr;
-};
 
 // Sizes with which no arithmetic overflows, and which no machine of ours exceeds.
 const RuntimeConfig& within_reason(const RuntimeConfig& config) {
@@ -71,11 +50,24 @@ Nanos within_a_day(Nanos timeout_ns) {
 
 constexpr Bytes kHeadroomBytes = 256 * kMiB;
 
+std::unique_ptr<GpuDriver> open_gpu(const RuntimeConfig& config) {
+  if (!config.gpu) return nullptr;
+  return open_cuda_driver({.gpu = *config.gpu});
+}
+
+// Where the GPU hangs; empty without one.
+std::string pci_bus_id(const RuntimeConfig& config) {
+  if (!config.gpu) return {};
+  const GpuProbe probe = probe_gpus();
+  const auto gpu = static_cast<std::size_t>(*config.gpu);
+  return gpu < probe.gpus.size() ? probe.gpus[gpu].pci_bus_id : "";
+}
+
 // The nearest nodes with room or, where their cores attend, all of them; without a GPU all are
 // equally near.
 std::vector<HostPoolShare> homes(const Topology& topology, const RuntimeConfig& config) {
   const Bytes bytes = config.host_bytes;
-  const auto nodes = homes_by_distance(topology, "");
+  const auto nodes = homes_by_distance(topology, pci_bus_id(config));
   if (nodes.empty()) throw Error("runtime: no memory node of this machine can hold a pool");
   auto shares = config.policy.places.cpu ? spread_evenly(nodes, bytes, kHeadroomBytes)
                                          : fill_in_order(nodes, bytes, kHeadroomBytes);
@@ -105,7 +97,7 @@ constexpr Nanos kFirstChunkNanos = 2 * kSecond;
 constexpr std::size_t kTracedGroups = 16'384;
 
 // Of all pools.
-std::vector<DegradedMode> degraded_modes(const HostPools& pools) {
+std::vector<DegradedMode> degraded_modes(const HostPools& pools, bool has_gpu) {
   DegradedMode unpinned{"host_memory_not_pinned"}, unbound{"host_memory_not_bound_to_its_node"},
       misplaced{"host_memory_on_another_node"}, smaller{"host_memory_smaller_than_asked"};
   for (std::size_t i = 0; i < pools.size(); ++i) {
@@ -115,7 +107,7 @@ std::vector<DegradedMode> degraded_modes(const HostPools& pools) {
     misplaced.degraded |= report.misplaced_pages > 0;
     smaller.degraded |= !report.growing && report.usable_bytes < report.asked_bytes;
   }
-  return {{"device_is_host_memory", true}, unpinned, unbound, misplaced, smaller};
+  return {{"device_is_host_memory", !has_gpu}, unpinned, unbound, misplaced, smaller};
 }
 
 }  // namespace
@@ -124,17 +116,18 @@ class Runtime::Impl {
  public:
   explicit Impl(const RuntimeConfig& config)
       : config_(within_reason(config)),
+        backend_(open_gpu(config), config.device_memory.empty() ? config.device_bytes : 0,
+                 config.tables_bytes),
         topology_(read_topology()),
         homes_(homes(topology_, config)),
         pools_(homes_,
                {.bytes = config.host_bytes,
                 .chunk_bytes = chunk_bytes(config),
-                .headroom_bytes = kHeadroomBytes},
-               host_memory_, pinner_),
-        device_memory_(config.device_memory.empty() ? config.device_bytes : 0),
-        tables_(config.tables_bytes),
-        device_(queues_of(config, homes_)),
-        tracing_(device_, config.admin ? kTracedGroups : 1),
+                .headroom_bytes = kHeadroomBytes,
+                .must_pin = backend_.has_gpu()},
+               host_memory_, backend_.pinner()),
+        device_(backend_.make_device(queues_of(config, homes_))),
+        tracing_(*device_, config.admin ? kTracedGroups : 1),
         cache_(tracing_, config, memory()),
         watch_(tracing_, config) {
     pools_.wait_usable(0, 1, kFirstChunkNanos);
@@ -228,7 +221,7 @@ class Runtime::Impl {
   RuntimeMetrics metrics() const {
     RuntimeMetrics metrics{.usage = cache_.usage(),
                            .counters = cache_.counters(),
-                           .degraded = degraded_modes(pools_),
+                           .degraded = degraded_modes(pools_, backend_.has_gpu()),
                            .uptime_ns = tracing_.now()};
     if (disk_tier_ != nullptr) {
       const DiskTierUsage disk = disk_tier_->usage();
@@ -292,8 +285,8 @@ class Runtime::Impl {
 
   KvCacheMemory memory() const {
     KvCacheMemory memory{
-        .device = config_.device_memory.empty() ? device_memory_.bytes() : config_.device_memory,
-        .tables = tables_.bytes(),
+        .device = config_.device_memory.empty() ? backend_.device_memory() : config_.device_memory,
+        .tables = backend_.tables(),
         .host_chunk_bytes = chunk_bytes(config_)};
     for (std::size_t i = 0; i < pools_.size(); ++i)
       memory.hosts.push_back(
@@ -354,13 +347,12 @@ class Runtime::Impl {
   }
 
   RuntimeConfig config_;
+  Backend backend_;
   Topology topology_;
   std::vector<HostPoolShare> homes_;
   HostMemory host_memory_;
-  MlockPinner pinner_;
   HostPools pools_;
-  Slab device_memory_, tables_;
-  HostDevice device_;
+  std::unique_ptr<Device> device_;
   TracingDevice tracing_;
   std::unique_ptr<PageDisk> page_disk_;
   std::unique_ptr<DiskTier> disk_tier_;

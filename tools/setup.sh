@@ -16,10 +16,12 @@ case "${1:-}" in
 esac
 
 # Debian 12's libboost-dev is too old for files on io_uring.
-boost=libboost-dev
-grep -qs '^VERSION_CODENAME=bookworm' /etc/os-release && boost=libboost1.81-dev
+boost=libboost-dev context=libboost-context-dev
+grep -qs '^VERSION_CODENAME=bookworm' /etc/os-release &&
+  boost=libboost1.81-dev context=libboost-context1.81-dev
 
-# What proves that a package is there, and its name: a command, or a header in the usual places.
+# What proves that a package is there, and its name: a command, or a header or library in the usual
+# places.
 needs=(
   "g++ g++"
   "cmake cmake"
@@ -39,6 +41,7 @@ if [[ -n "${1:-}" ]]; then
     "git git"
     "python3 python3"
     "gtest/gtest.h libgtest-dev"
+    "libboost_context.a $context"
     "benchmark/benchmark.h libbenchmark-dev"
     "clang-format clang-format"
     "qemu-x86_64 qemu-user"
@@ -54,6 +57,8 @@ present() {
   case "$1" in
     *.h | *.hpp) compgen -G "/usr/include/$1" || compgen -G "/usr/include/*-linux-gnu/$1" ||
                  compgen -G "/usr/local/include/$1" ;;
+    *.a) compgen -G "/usr/lib/$1" || compgen -G "/usr/lib/*-linux-gnu/$1" ||
+         compgen -G "/usr/local/lib/$1" ;;
     *) command -v "$1" ;;
   esac >/dev/null
 }

@@ -15,8 +15,21 @@ namespace modalkv {
 enum class NumberFormat : std::uint8_t { fp16, bf16, fp8_e4m3, int8, int4, int2, nvfp4, mxfp4 };
 
 constexpr int payload_bits(NumberFormat number) {
-  constexpr int bits[] = {16, 16, 8, 8, 4, 2, 4, 4};
-  return bits[static_cast<std::uint8_t>(number)];
+  switch (number) {
+    case NumberFormat::fp16:
+    case NumberFormat::bf16:
+      return 16;
+    case NumberFormat::fp8_e4m3:
+    case NumberFormat::int8:
+      return 8;
+    case NumberFormat::int4:
+    case NumberFormat::nvfp4:
+    case NumberFormat::mxfp4:
+      return 4;
+    case NumberFormat::int2:
+      break;
+  }
+  return 2;
 }
 
 constexpr std::string_view name(NumberFormat number) {

@@ -102,6 +102,10 @@ typedef struct mkv_config {
   const char* disk_directory;
   const char* kv_tag;
   int64_t disk_bytes; /* 16 GiB */
+
+  /* 1 + the number of the GPU in CUDA's order; 0: memory and a core of this process stand in for
+     one. */
+  int32_t gpu;
 } mkv_config;
 
 typedef struct mkv_runtime mkv_runtime;

@@ -46,6 +46,9 @@ struct RuntimeConfig {
   std::int32_t window = 0;                  ///< of sliding-window attention; 0: all is visible
   PrecisionPolicy policy{};
 
+  /// The GPU, by its number in CUDA's order. Nothing: memory and a core of this process stand in
+  /// for one.
+  std::optional<int> gpu{};
   Bytes device_bytes = kGiB;  ///< staging and partial results included
   /// The engine's own memory for that, which outlives the runtime; empty: it allocates.
   std::span<std::byte> device_memory{};

@@ -64,6 +64,16 @@ TEST_F(HostPoolTest, GrowsByChunksOfPinnedMemoryOnItsNode) {
   EXPECT_TRUE(says(pool, "; pinned"));
 }
 
+TEST_F(HostPoolTest, StopsWherePinningFailsAndPageableMemoryIsOfNoUse) {
+  pinner_.on_pin = [](std::size_t call) { return call == 1 ? "no pages locked today" : ""; };
+  HostPoolConfig must = config(3 * kChunk);
+  must.must_pin = true;
+  HostPool pool(node_, must, memory_, pinner_);
+  grow(pool);
+  EXPECT_EQ(pool.usable_bytes(), kChunk);
+  EXPECT_EQ(pool.report().stopped_by, "no pages locked today");
+}
+
 TEST_F(HostPoolTest, GoesOnPageableWherePinningFails) {
   pinner_.on_pin = [](std::size_t call) { return call == 1 ? "no pages locked today" : ""; };
   HostPool pool(node_, config(3 * kChunk), memory_, pinner_);

@@ -23,9 +23,10 @@ enum class HistoryWorld : std::uint8_t {
   threads,  ///< real threads
   sim,      ///< virtual time, jittered
   faulty,   ///< virtual time; fails on purpose
+  gpu,      ///< streams of an emulated GPU
 };
 
-inline constexpr std::string_view kHistoryWorlds[] = {"threads", "sim", "faulty"};
+inline constexpr std::string_view kHistoryWorlds[] = {"threads", "sim", "faulty", "gpu"};
 
 /// All that decides a history; on real threads but for their timing.
 struct HistoryCase {
@@ -108,6 +109,12 @@ inline HistoryResult replay(const HistoryCase& which, const std::vector<EngineAc
       return on(Checked<Host>{});
     case HistoryWorld::faulty:
       return on(Faulty(which.seed));
+    case HistoryWorld::gpu: {
+      Checked<Cuda> world;
+      world.inner.gpu.own(memory.device);
+      world.inner.gpu.own(memory.engine);
+      return on(world);
+    }
     case HistoryWorld::sim:
       break;
   }

@@ -73,6 +73,14 @@ TEST(KvCache, RandomHistoriesOnRealThreads) {
   EXPECT_GT(tally.sum.evicted_segments, 0);
 }
 
+TEST(KvCache, RandomHistoriesOnStreamsOfAnEmulatedGpu) {
+  Tally tally;
+  for (std::uint64_t seed = 1; seed <= 24 && !HasFailure(); ++seed)
+    tally.add(check_history({HistoryWorld::gpu, seed}));
+  tally.expect_everything_happened();
+  EXPECT_GT(tally.sum.evicted_segments, 0);
+}
+
 TEST(KvCache, RandomHistoriesInVirtualTime) {
   Tally tally;
   for (std::uint64_t seed = 1000; seed < 1060 && !HasFailure(); ++seed)
@@ -121,9 +129,10 @@ constexpr std::uint64_t kNightlyHistories = 10'000;
 TEST(KvCacheNightly, ManyHistories) {
   Tally tally;
   for (std::uint64_t i = 0; i < kNightlyHistories && !HasFailure(); ++i) {
-    const HistoryWorld world = i % 20 == 0  ? HistoryWorld::threads
-                               : i % 4 == 1 ? HistoryWorld::faulty
-                                            : HistoryWorld::sim;
+    const HistoryWorld world = i % 20 == 0    ? HistoryWorld::threads
+                               : i % 20 == 10 ? HistoryWorld::gpu
+                               : i % 4 == 1   ? HistoryWorld::faulty
+                                              : HistoryWorld::sim;
     tally.add(check_history({world, 1'000'000 + i, i % 5 == 0 ? 50 : 0}));
   }
   tally.expect_everything_happened();

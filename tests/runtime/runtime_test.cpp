@@ -222,6 +222,7 @@ TEST(Runtime, SaysInALineWhatCannotBe) {
   expect(complaint([](auto& config) { config.visual_page_tokens = 48; }), "multiple of 64");
   expect(complaint([](auto& config) { config.staging_slot_bytes = 64; }), "staging slot");
   expect(complaint([](auto& config) { config.device_bytes = kMiB; }), "too few");
+  expect(complaint([](auto& config) { config.gpu = 1'000; }), "GPU: ");
   expect(complaint([](auto& config) { config.host_bytes = 0; }), "");
   expect(complaint([](auto& config) { config.policy.high = both(int8_token_head()); }), "16 bits");
   Runtime runtime(small_config());

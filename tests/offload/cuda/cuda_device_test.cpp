@@ -141,7 +141,7 @@ TEST(CudaDevice, AFullStreamMakesNobodyWait) {
                              std::vector<Op>(i == 100 ? 300 : 3, Fill{memory.at(0, 64), i}),
                              {event}));
   const Ticket copy =
-      submit(device, QueueKind::d2h, {Copy{memory.at(0, 64), memory.at(64, 64)}}, {tickets[150]});
+      submit(device, QueueKind::d2h, {Copy{memory.at(256, 64), memory.at(64, 64)}}, {tickets[150]});
   EXPECT_LE(driver.calls(GpuCall::launch), 50 / 6) << "of the gated ones";
   EXPECT_EQ(driver.calls(GpuCall::copy), 0) << "waits for what is not given yet";
   gate = 1;
@@ -201,10 +201,15 @@ TEST(CudaDevice, ImportsOfStreamsAreBounded) {
 }
 
 TEST(CudaDevice, MemoryThatAProcessorCannotReachIsRefused) {
-  Bytes4K disk;
+  Bytes4K disk, gpu;
   EmulatedGpu driver;
   CudaDevice device(driver);
   disk.add_to(device, SpaceInfo::Kind::disk);
+  driver.own(gpu.bytes);
+  gpu.add_to(device, SpaceInfo::Kind::device);
+  EXPECT_EQ(try_submit(device, QueueKind::host, {Fill{gpu.at(0, 8), 1}}).status, Status::rejected);
+  EXPECT_EQ(try_submit(device, QueueKind::h2d, {Fill{gpu.at(0, 8), 1}}).status, Status::ok);
+  EXPECT_EQ(drain(device).at(0).status, Status::ok);
   EXPECT_EQ(try_submit(device, QueueKind::h2d, {Fill{disk.at(0, 8), 1}}).status, Status::rejected);
   EXPECT_EQ(try_submit(device, QueueKind::disk, {Fill{disk.at(0, 8), 1}}).status, Status::ok);
   EXPECT_EQ(drain(device).at(0).status, Status::ok);
@@ -302,7 +307,8 @@ TEST(CudaDeviceFault, ALostGpuFailsAllAndLetsGo) {
       all.push_back(try_submit(device, kind, std::move(ops), after));
       return all.back().ticket;
     };
-    const Ticket copied = submits(QueueKind::h2d, {Copy{memory.at(0, 64), memory.at(64, 64)}}, {event});
+    const Ticket copied =
+        submits(QueueKind::h2d, {Copy{memory.at(0, 64), memory.at(64, 64)}}, {event});
     const Ticket filled = submits(QueueKind::compute, {Fill{memory.at(64, 64), 1}}, {copied});
     const Ticket gated = submits(QueueKind::compute, {Fill{memory.at(64, 64), 1}}, {event});
     const Ticket on_host = submits(QueueKind::host, {Fill{memory.at(64, 64), 1}}, {gated});

@@ -80,6 +80,11 @@ class EmulatedGpu final : public GpuDriver {
     halted_ = true;
     lost_ = true;
   }
+  /// Memory that stands for the GPU's own: the host does not reach it.
+  void own(std::span<std::byte> memory) {
+    const std::lock_guard lock(mutex_);
+    owned_.push_back(memory);
+  }
   bool abandoned() const { return abandoned_; }
   std::size_t registered_ranges() const {
     const std::lock_guard lock(mutex_);
@@ -126,9 +131,10 @@ class EmulatedGpu final : public GpuDriver {
     const auto in = [&](const std::span<std::byte> range) {
       return memory >= range.data() && memory < range.data() + range.size();
     };
-    return {std::any_of(registered_.begin(), registered_.end(), in) ||
+    const bool own = std::any_of(owned_.begin(), owned_.end(), in);
+    return {own || std::any_of(registered_.begin(), registered_.end(), in) ||
                 std::any_of(made_memory_.begin(), made_memory_.end(), in),
-            true};
+            !own};
   }
 
   GpuResult record(GpuEvent event, GpuStream stream) override {
@@ -166,8 +172,10 @@ class EmulatedGpu final : public GpuDriver {
   GpuResult launch(GpuStream stream, std::span<const Op> ops, SpaceMemory memory,
                    std::uint32_t* status) override {
     return give(GpuCall::launch, stream, [&] {
-      return Command{[this, memory, status, list = std::vector<Op>(ops.begin(), ops.end())](
-                         const Halt&) { launches_(list, memory, status); },
+      return Command{[this, status, list = std::vector<Op>(ops.begin(), ops.end()),
+                      spaces = std::vector<std::byte*>(memory.begin(), memory.end())](const Halt&) {
+                       launches_(list, spaces, status);
+                     },
                      true};
     });
   }
@@ -301,7 +309,7 @@ class EmulatedGpu final : public GpuDriver {
   std::map<GpuCall, std::vector<std::pair<int, GpuResult>>> planned_;
   std::map<GpuCall, GpuResult> always_;
   std::string last_error_;
-  std::vector<std::span<std::byte>> registered_, made_memory_;
+  std::vector<std::span<std::byte>> registered_, made_memory_, owned_;
   std::vector<std::unique_ptr<std::byte, decltype(&std::free)>> memory_;
   std::vector<std::unique_ptr<Event>> events_;
   std::vector<std::unique_ptr<Graph>> graphs_;

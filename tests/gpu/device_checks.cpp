@@ -1,0 +1,292 @@
+#include "tests/gpu/device_checks.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <utility>
+
+#include "kernels/effects.hpp"
+#include "kernels/number.hpp"
+#include "offload/cuda/cuda_device.hpp"
+#include "tests/offload/random_program.hpp"
+
+namespace modalkv {
+namespace {
+
+constexpr QueueKind kKinds[] = {QueueKind::h2d, QueueKind::d2h, QueueKind::compute,
+                                QueueKind::host};
+
+// Pinned memory: host and GPU both reach it, so random programs may run anywhere. Before it may
+// come the GPU's own, as space 0.
+class Bench {
+ public:
+  Bench(GpuDriver& driver, CheckReport& report, Bytes bytes, std::span<std::byte> of_gpu = {})
+      : report_(report), memory_(driver.make_pinned(bytes)), device_(driver) {
+    if (!of_gpu.empty()) space(SpaceInfo::Kind::device, of_gpu);
+    space_ = space(SpaceInfo::Kind::host, memory_);
+  }
+
+  SpaceId space(SpaceInfo::Kind kind, std::span<std::byte> memory) {
+    const RegisteredSpace registered =
+        device_.register_space({kind, static_cast<Bytes>(memory.size()), memory.data()});
+    report_.expect(registered.status == Status::ok, "a space was not taken");
+    return registered.space;
+  }
+  CudaDevice& device() { return device_; }
+  Address at(Bytes offset, Bytes bytes) const { return {space_, offset, bytes}; }
+  std::uint8_t byte(Bytes offset) const {
+    return static_cast<std::uint8_t>(memory_[static_cast<std::size_t>(offset)]);
+  }
+  std::span<std::byte> memory() { return memory_; }
+
+  Ticket submit(QueueKind kind, const std::vector<Op>& ops, const std::vector<Ticket>& after = {}) {
+    Submitted submitted;
+    do {
+      submitted = device_.submit(find_queue(device_, kind).value(), ops, after);
+      if (submitted.status == Status::busy) keep(device_.next_completion(kSecond));
+    } while (submitted.status == Status::busy);
+    report_.expect(submitted.status == Status::ok,
+                   "submit: " + std::string(name(submitted.status)) + " " + device_.why_lost());
+    return submitted.ticket;
+  }
+  /// All outcomes since the last call.
+  std::vector<Completion> drain() {
+    while (keep(device_.next_completion(20 * kSecond))) {
+    }
+    return std::exchange(ended_, {});
+  }
+  void expect_outcome(const std::vector<Completion>& all, Ticket ticket, Status status) {
+    for (const Completion& completion : all)
+      if (completion.ticket == ticket)
+        return report_.expect(completion.status == status,
+                              "a group ended in " + std::string(name(completion.status)) +
+                                  ", expected " + std::string(name(status)) + " " +
+                                  device_.why_lost());
+    report_.expect(false, "a group never ended");
+  }
+
+ private:
+  bool keep(const std::optional<Completion>& completion) {
+    if (completion) ended_.push_back(*completion);
+    return completion.has_value();
+  }
+
+  CheckReport& report_;
+  std::span<std::byte> memory_;
+  SpaceId space_;
+  std::vector<Completion> ended_;
+  CudaDevice device_;
+};
+
+void check_order(GpuDriver& driver, CheckReport& report) {
+  report.begin("a queue keeps its order, tickets order queues");
+  Bench bench(driver, report, 4096);
+  for (int round = 0; round < 200; ++round) {
+    const auto value = static_cast<std::uint8_t>(round);
+    const Ticket top = bench.submit(QueueKind::compute, {Fill{bench.at(0, 64), value}});
+    const Ticket left =
+        bench.submit(QueueKind::h2d, {Copy{bench.at(0, 64), bench.at(64, 64)}}, {top});
+    const Ticket right =
+        bench.submit(QueueKind::d2h, {Copy{bench.at(0, 64), bench.at(128, 64)}}, {top});
+    bench.submit(QueueKind::host, {Copy{bench.at(64, 128), bench.at(256, 128)}}, {left, right});
+    const auto all = bench.drain();
+    for (const Completion& completion : all)
+      report.expect(completion.status == Status::ok, std::string(name(completion.status)));
+    report.expect(bench.byte(256) == value && bench.byte(383) == value, "old bytes were copied");
+  }
+}
+
+void check_random_programs(GpuDriver& driver, CheckReport& report) {
+  constexpr Bytes kSpace = RandomProgram::kPage * RandomProgram::kPages;
+  for (std::uint64_t seed = 1; seed <= 10; ++seed) {
+    report.begin("random program " + std::to_string(seed));
+    Bench bench(driver, report, 2 * kSpace);
+    std::vector<std::byte> expected(static_cast<std::size_t>(2 * kSpace));
+    for (std::size_t i = 0; i < expected.size(); ++i)
+      expected[i] = bench.memory()[i] = static_cast<std::byte>(i * 31 + 5);
+    RandomProgram program = random_program(seed, 400, SpaceId{0}, SpaceId{1});
+    const SpaceId second = bench.space(SpaceInfo::Kind::host,
+                                       bench.memory().subspan(static_cast<std::size_t>(kSpace)));
+    report.expect(second == SpaceId{1}, "spaces are numbered in order");
+    std::byte* spaces[] = {expected.data(), expected.data() + kSpace};
+    std::vector<Ticket> tickets;
+    for (const ProgramGroup& group : program.groups) {
+      for (const Op& op : group.ops) (void)perform(op, spaces);
+      std::vector<Ticket> after;
+      for (const std::size_t on : group.after) after.push_back(tickets[on]);
+      tickets.push_back(bench.submit(kKinds[group.queue], group.ops, after));
+    }
+    bench.drain();
+    report.expect(std::equal(expected.begin(), expected.end(), bench.memory().begin()),
+                  "other bytes than in order");
+  }
+}
+
+void check_failures(GpuDriver& driver, CheckReport& report) {
+  report.begin("a failure stops its group and cancels what waits for it");
+  Bench bench(driver, report, 4096);
+  const Ticket bad = bench.submit(
+      QueueKind::compute, {Fill{bench.at(0, 64), 1}, Verify{bench.at(0, 64), bench.at(64, 8)},
+                           Fill{bench.at(128, 64), 1}});
+  const Ticket next = bench.submit(QueueKind::h2d, {Fill{bench.at(256, 64), 1}}, {bad});
+  const Ticket other = bench.submit(QueueKind::compute, {Fill{bench.at(384, 64), 1}});
+  const Ticket work = bench.submit(QueueKind::compute, {EngineWork{1}});
+  const auto all = bench.drain();
+  bench.expect_outcome(all, bad, Status::checksum);
+  bench.expect_outcome(all, next, Status::cancelled);
+  bench.expect_outcome(all, other, Status::ok);
+  bench.expect_outcome(all, work, Status::unsupported);
+  report.expect(bench.byte(128) == 0, "an operation after the failure was run");
+  report.expect(bench.byte(384) == 1, "the queue did not go on");
+}
+
+void check_events(GpuDriver& driver, CheckReport& report) {
+  report.begin("events of the engine, and its streams");
+  Bench bench(driver, report, 4096);
+  std::atomic<std::uint64_t> gate{0}, done{0};
+  const Ticket event = bench.device().import_event({&gate, 1}).ticket;
+  const Ticket gated = bench.submit(QueueKind::compute, {Fill{bench.at(0, 64), 1}}, {event});
+  report.expect(bench.device().export_event(gated, {&done, 5}) == Status::ok, "export");
+  report.expect(!bench.device().next_completion(20 * kMillisecond), "it did not wait");
+  report.expect(bench.byte(0) == 0 && done == 0, "it did not wait");
+  gate = 1;
+  bench.expect_outcome(bench.drain(), gated, Status::ok);
+  report.expect(bench.byte(0) == 1 && done == 5, "it did not run, or told nobody");
+
+  const GpuStream stream = driver.make_stream(false);
+  const std::span<std::byte> seen = driver.make_pinned(64);
+  for (int round = 2; round < 100; ++round) {
+    const GpuCopy in{bench.memory().data() + 64, bench.memory().data() + 1024 + round, 1};
+    bench.memory()[static_cast<std::size_t>(1024 + round)] = static_cast<std::byte>(round);
+    report.expect(driver.copy(stream, {&in, 1}) == GpuResult::ok, "copy");
+    const Submitted point = bench.device().import_stream(stream);
+    report.expect(point.status == Status::ok, "import of a stream");
+    const Ticket copied =
+        bench.submit(QueueKind::d2h, {Copy{bench.at(64, 1), bench.at(128, 1)}}, {point.ticket});
+    report.expect(bench.device().make_wait(stream, copied) == Status::ok, "a stream that waits");
+    const GpuCopy out{seen.data(), bench.memory().data() + 128, 1};
+    report.expect(driver.copy(stream, {&out, 1}) == GpuResult::ok, "copy");
+    const Ticket last =
+        bench.submit(QueueKind::host, {}, {bench.device().import_stream(stream).ticket});
+    bench.expect_outcome(bench.drain(), last, Status::ok);
+    report.expect(seen[0] == static_cast<std::byte>(round), "the stream saw old bytes");
+  }
+}
+
+void check_bounds(GpuDriver& driver, CheckReport& report) {
+  report.begin("thousands of gated operations make nobody wait");
+  Bench bench(driver, report, 4096);
+  std::atomic<std::uint64_t> gate{0};
+  const Ticket event = bench.device().import_event({&gate, 1}).ticket;
+  for (int i = 0; i < 200; ++i)
+    bench.submit(QueueKind::compute,
+                 std::vector<Op>(20, Fill{bench.at(0, 64), static_cast<std::uint8_t>(i)}), {event});
+  gate = 1;
+  report.expect(bench.drain().size() == 200, "groups are missing");
+  report.expect(bench.byte(0) == 199, "the order was not kept");
+}
+
+// Work that nobody collects, as when a program ends.
+void check_end(GpuDriver& driver, CheckReport& report) {
+  report.begin("a device goes with work outstanding");
+  std::atomic<std::uint64_t> never{0}, raised{0};
+  const auto began = std::chrono::steady_clock::now();
+  const std::span<std::byte> memory = driver.make_pinned(4096);
+  {
+    CudaDevice device(driver);
+    const auto space = device.register_space({SpaceInfo::Kind::host, 4096, memory.data()}).space;
+    const Ticket event = device.import_event({&never, 1}).ticket;
+    const Submitted left =
+        device.submit(find_queue(device, QueueKind::compute).value(),
+                      std::vector<Op>{Fill{{space, 0, 64}, 1}}, std::vector<Ticket>{event});
+    report.expect(device.export_event(left.ticket, {&raised, 1}) == Status::ok, "export");
+  }
+  report.expect(raised == 1, "an exported word was not raised");
+  report.expect(memory[0] == std::byte{0}, "a kernel ran that was dropped");
+  report.expect(std::chrono::steady_clock::now() - began < std::chrono::seconds(4),
+                "it took seconds");
+}
+
+float largest(const std::vector<float>& values) {
+  float most = 0;
+  for (const float value : values) most = std::max(most, std::fabs(value));
+  return most;
+}
+
+std::vector<float> floats_of(std::span<const std::byte> memory, const Address& at, bool fp16) {
+  const std::size_t width = fp16 ? 2 : 4;
+  std::vector<float> values(static_cast<std::size_t>(at.bytes) / width);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const std::byte* element = memory.data() + at.offset + i * width;
+    if (fp16) {
+      std::uint16_t bits = 0;
+      std::memcpy(&bits, element, 2);
+      values[i] = from_fp16(bits);
+    } else {
+      std::memcpy(&values[i], element, 4);
+    }
+  }
+  return values;
+}
+
+void compare_loosely(std::span<const std::byte> expected, std::span<const std::byte> found,
+                     const Address& at, bool fp16, CheckReport& report) {
+  const auto want = floats_of(expected, at, fp16), have = floats_of(found, at, fp16);
+  const float bound = kLooseShare * largest(want) + 1e-4f;
+  for (std::size_t i = 0; i < want.size(); ++i)
+    if (!(std::fabs(want[i] - have[i]) <= bound))
+      return report.expect(
+          false, "element " + std::to_string(i) + " of " + std::to_string(want.size()) + " is " +
+                     std::to_string(have[i]) + ", expected " + std::to_string(want[i]));
+}
+
+}  // namespace
+
+void check_device(GpuDriver& driver, CheckReport& report) {
+  for (const auto& check :
+       {check_order, check_random_programs, check_failures, check_events, check_bounds, check_end})
+    check(driver, report);
+}
+
+void check_kernels(GpuDriver& driver, const std::vector<KernelCase>& cases, CheckReport& report) {
+  std::size_t most = 0;
+  for (const KernelCase& one : cases) most = std::max(most, one.memory.size());
+  const std::span<std::byte> gpu = driver.make_device_memory(static_cast<Bytes>(most));
+  Bench bench(driver, report, static_cast<Bytes>(most), gpu);
+  for (const KernelCase& one : cases) {
+    report.begin(one.name);
+    const auto bytes = static_cast<Bytes>(one.memory.size());
+    std::vector<std::byte> expected = one.memory;
+    std::byte* host = expected.data();
+    Status status = Status::ok;
+    std::vector<Address> unknown = one.ignored;
+    for (const Op& op : one.ops) {
+      status = perform(op, {&host, 1});
+      if (status == Status::ok) continue;
+      for (const Access& access : accesses(op))
+        if (access.writes) unknown.push_back(access.where);
+      break;
+    }
+    std::copy(one.memory.begin(), one.memory.end(), bench.memory().begin());
+    const Ticket up = bench.submit(QueueKind::h2d, {Copy{bench.at(0, bytes), {{0}, 0, bytes}}});
+    bench.expect_outcome(bench.drain(), up, Status::ok);
+    const Ticket run = bench.submit(QueueKind::compute, one.ops);
+    bench.expect_outcome(bench.drain(), run, status);
+    const Ticket down = bench.submit(QueueKind::d2h, {Copy{{{0}, 0, bytes}, bench.at(0, bytes)}});
+    bench.expect_outcome(bench.drain(), down, Status::ok);
+    std::vector<std::byte> found(bench.memory().begin(), bench.memory().begin() + bytes);
+    if (status == Status::ok) {
+      for (const Address& at : one.loose_fp16) compare_loosely(expected, found, at, true, report);
+      for (const Address& at : one.loose_f32) compare_loosely(expected, found, at, false, report);
+    }
+    unknown.insert(unknown.end(), one.loose_fp16.begin(), one.loose_fp16.end());
+    unknown.insert(unknown.end(), one.loose_f32.begin(), one.loose_f32.end());
+    for (const Address& at : unknown)
+      std::copy_n(expected.begin() + at.offset, at.bytes, found.begin() + at.offset);
+    const auto wrong = std::mismatch(expected.begin(), expected.end(), found.begin());
+    report.expect(wrong.first == expected.end(),
+                  "byte " + std::to_string(wrong.first - expected.begin()) + " is wrong");
+  }
+}
+
+}  // namespace modalkv
