@@ -2,7 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <map>
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "modalkv/error.hpp"
@@ -63,6 +65,9 @@ constexpr const char* kE2eReading =
     "head, and attention through the runtime as the policy's plan says. Every policy has the same\n"
     "device budget for pages and staging; partial results and rows lie beside it and are the same\n"
     "for all. The machine is measured first, and plans are made for what was found.\n"
+    "A policy's name with -inflated: its compressed pages become 16-bit pages again before "
+    "attention,\n"
+    "in memory beside the budget, as engines do that cannot attend to them as they are.\n"
     "Without a GPU its place is taken by memory and threads of this machine, behind a link of\n"
     "--link-gigabytes-per-second: that shows what the runtime does, and no GPU's speed.\n\n"
     "Example: a batch whose KV is five times the budget\n"
@@ -254,7 +259,8 @@ void add_e2e(CLI::App& bench, const std::string& command_line) {
   };
   auto arguments = std::make_shared<Arguments>();
   E2eCase& options = arguments->options;
-  options.policies = {"fp16-stream", "fp16-offload", "uniform-int4", "text-centric"};
+  options.policies = {"fp16-stream",  "fp16-offload", "uniform-int4-inflated",
+                      "uniform-int4", "text-centric", "text-centric-int2"};
   CLI::App* command = bench.add_subcommand(
       "e2e", "Whole decoder layers through the runtime: TTFT and TPOT under several policies");
   command->footer(kE2eReading);
@@ -284,6 +290,12 @@ void add_e2e(CLI::App& bench, const std::string& command_line) {
       ->add_option("--host-kv-bytes", arguments->host_bytes,
                    "host memory for KV (default: one and a half times all 16-bit KV)")
       ->check(CLI::PositiveNumber);
+  command
+      ->add_option("--on", options.place,
+                   "a GPU where there is one, a gpu, or the host in its place")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, E2ePlace>{
+          {"any", E2ePlace::any}, {"gpu", E2ePlace::gpu}, {"host", E2ePlace::host}}))
+      ->default_str("any");
   add("--rounds", options.rounds, CLI::Range(1, 1000), "each serves all policies in turn");
   add("--threads", options.host_threads, CLI::Range(1, 1024), "threads that attend on the CPU");
   add("--link-gigabytes-per-second", options.link_gigabytes_per_second, real_range(0, 1000),

@@ -4,12 +4,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <random>
 
 #include "kernels/number.hpp"
 #include "modalkv/error.hpp"
 #include "scheduler/policies.hpp"
+#include "tests/offload/devices.hpp"
 #include "tools/bench/e2e/e2e_case.hpp"
 #include "tools/bench/e2e/machine_profile.hpp"
+#include "tools/bench/random_rows.hpp"
 
 namespace modalkv {
 namespace {
@@ -43,7 +46,8 @@ E2eLoad small_load(double device_share) {
 std::unique_ptr<E2eMachine> machine_for(const E2eLoad& load) {
   return host_e2e_machine({.model = load.model,
                            .max_rows = load.chunk_tokens,
-                           .device_bytes = load.device_budget_bytes + workspace_bytes(load),
+                           .device_bytes = load.device_budget_bytes + workspace_bytes(load) +
+                                           inflation_bytes(load) + 4 * kKiB,
                            .host_bytes = load.host_bytes,
                            .tables_bytes = tables_bytes(load)});
 }
@@ -72,12 +76,17 @@ struct ServedOutputs {
   std::vector<double> cold, warm;
   Bytes streamed_bytes = 0;
   Tokens reused = 0;
+  std::int64_t inflated_pages = 0;
 };
 
 ServedOutputs serve(const char* policy, double device_share) {
   const E2eLoad load = small_load(device_share);
   const auto machine = machine_for(load);
-  E2eEngine engine(*machine, load, find_policy(policy).value(), measure_machine(*machine, load));
+  const std::string name(policy);
+  const bool inflates = name.ends_with("-inflated");
+  const E2ePolicy served_policy{name, find_policy(name.substr(0, name.find("-inflated"))).value(),
+                                inflates};
+  E2eEngine engine(*machine, load, served_policy, measure_machine(*machine, load));
   ServedOutputs served;
   for (std::vector<double>* outputs : {&served.cold, &served.warm}) {
     for (int nth = 0; nth < load.batch; ++nth) served.reused += engine.prefill(nth).reused;
@@ -86,6 +95,7 @@ ServedOutputs serve(const char* policy, double device_share) {
     *outputs = outputs_of(*machine, load);
     engine.release_all();
   }
+  served.inflated_pages = engine.inflated_pages();
   served.streamed_bytes = engine.counters().streamed_bytes;
   return served;
 }
@@ -105,10 +115,92 @@ TEST(EndToEnd, IsTheSameWhereverKvLies) {
   const ServedOutputs compressed = serve("uniform-int4", 0.6);
   EXPECT_GT(difference(compressed.cold, resident.cold), 1e-3);
   EXPECT_LT(difference(compressed.cold, resident.cold), 0.5);
+  EXPECT_EQ(compressed.inflated_pages, 0);
+  const ServedOutputs inflated = serve("uniform-int4-inflated", 0.6);
+  EXPECT_GT(inflated.inflated_pages, 0);
+  EXPECT_LT(difference(inflated.cold, resident.cold), 0.5);
+}
+
+// Inflated numbers are those that packed pages stand for, rounded to 16 bits.
+TEST(EndToEnd, InflatedPagesMeanWhatPackedOnesDo) {
+  constexpr Tokens kTokens = 64 + 64 + 20, kPages = 3;
+  const PageShape shape{64, 2, 64, both(int4_grouped(64))};
+  const Bytes page = page_bytes(shape), row = Bytes{2} * 2 * 64;
+  Host world;
+  InflatingDevice device(world.device);
+  std::vector<std::byte> memory(std::size_t{2} << 20);
+  const RegisteredSpace space = device.register_space(
+      {SpaceInfo::Kind::device, static_cast<Bytes>(memory.size()), memory.data()});
+  Bytes used = 0;
+  const auto take = [&](Bytes bytes) {
+    const Address taken{space.space, used, bytes};
+    used += round_up(bytes, 256);
+    return taken;
+  };
+  const auto at = [&]<typename T>(T, const Address& address) {
+    return reinterpret_cast<T*>(memory.data() + address.offset);
+  };
+  device.use(take(InflatingDevice::scratch_bytes(shape, 2 * kPages)),
+             take(InflatingDevice::tables_bytes(kPages)));
+  const Address rows = take(kTokens * row), pages = take(kPages * page),
+                table = take(kPages * kPageTableEntryBytes), queries = take(Bytes{4} * 64 * 2),
+                partials[] = {take(partial_bytes(4, 64)), take(partial_bytes(4, 64)),
+                              take(partial_bytes(4, 64))};
+  std::mt19937_64 random(3);
+  const auto fill = [&](const Address& address) {
+    const auto elements =
+        random_elements(static_cast<std::size_t>(address.bytes / 2), NumberFormat::fp16, 1, random);
+    std::copy(elements.begin(), elements.end(), at(std::uint16_t{}, address));
+  };
+  fill(rows);
+  fill(queries);
+  std::vector<Op> ops;
+  for (Tokens i = 0; i < kPages; ++i) {
+    at(std::int64_t{}, table)[i] = (kPages - 1 - i) * page;
+    Encode encode;
+    encode.tokens = std::min<Tokens>(64, kTokens - 64 * i);
+    encode.keys = encode.values = {rows.space, rows.offset + 64 * i * row, encode.tokens * row};
+    encode.page = {pages.space, pages.offset + (kPages - 1 - i) * page, page};
+    encode.shape = shape;
+    ops.push_back(encode);
+  }
+  Attend attend;
+  attend.queries = queries;
+  attend.pages = pages;
+  attend.page_table = table;
+  attend.partials = partials[0];
+  attend.shape = shape;
+  attend.tokens = kTokens;
+  attend.query_heads = 4;
+  attend.query_tokens = 1;
+  attend.logit_scale = 0.125f;
+  const QueueId compute = find_queue(device, QueueKind::compute).value();
+  const auto run = [&](Device& on, std::span<const Op> what) {
+    ASSERT_EQ(on.submit(compute, what, {}).status, Status::ok);
+    const auto ended = on.next_completion((60 * kSecond));
+    ASSERT_TRUE(ended && ended->status == Status::ok);
+  };
+  ops.push_back(attend);
+  run(world.device, ops);
+  std::vector<Op> two{attend, attend};
+  for (std::size_t i = 0; i < two.size(); ++i) std::get<Attend>(two[i]).partials = partials[i + 1];
+  run(device, two);
+  EXPECT_EQ(device.inflated_pages(), 2 * kPages);
+  for (const Address& inflated : {partials[1], partials[2]}) {
+    std::vector<double> packed, again;
+    for (int i = 0; i < 4 * 66; ++i) {
+      packed.push_back(at(float{}, partials[0])[i]);
+      again.push_back(at(float{}, inflated)[i]);
+    }
+    EXPECT_LT(difference(again, packed), 3e-3);
+  }
+  two.push_back(two.front());
+  EXPECT_EQ(device.submit(compute, two, {}).status, Status::rejected) << "more than its memory";
 }
 
 TEST(EndToEnd, SaysWhatEachPolicyDid) {
   E2eCase options{.load = small_load(0.6),
+                  .place = E2ePlace::host,
                   .policies = {"fp16-offload", "fp16-stream", "text-centric"},
                   .rounds = 1};
   std::vector<std::string> told;
@@ -143,7 +235,8 @@ TEST(EndToEnd, SaysWhatIsWrong) {
     }
     return "";
   };
-  E2eCase options{.load = small_load(0.6), .policies = {"fp16-stream"}, .rounds = 1};
+  E2eCase options{
+      .load = small_load(0.6), .place = E2ePlace::host, .policies = {"fp16-stream"}, .rounds = 1};
   E2eCase small = options, unknown = options, experts = options;
   small.load.device_budget_bytes = 64 * kKiB;
   EXPECT_NE(message(small).find("fp16-stream: no plan fits 0.1 MiB"), std::string::npos);

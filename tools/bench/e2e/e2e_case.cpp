@@ -2,22 +2,32 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <memory>
+#include <utility>
 
 #include "modalkv/error.hpp"
+#include "offload/gpu_probe.hpp"
 #include "scheduler/policies.hpp"
+#include "tools/bench/e2e/gpu_machine.hpp"
 #include "tools/bench/e2e/machine_profile.hpp"
 #include "tools/bench/host_cpu.hpp"
 
 namespace modalkv {
 namespace {
 
-PrecisionPolicy policy_named(std::string_view wanted) {
-  if (auto policy = find_policy(wanted)) return *policy;
+constexpr std::string_view kInflated = "-inflated";
+
+E2ePolicy policy_named(const std::string& wanted) {
+  std::string_view stem = wanted;
+  const bool inflates = stem.ends_with(kInflated);
+  if (inflates) stem.remove_suffix(kInflated.size());
+  if (auto policy = find_policy(stem)) return {wanted, std::move(*policy), inflates};
   std::string names;
   for (const PrecisionPolicy& known : builtin_policies())
     names += (names.empty() ? "" : ", ") + known.name;
-  throw Error(fmt::format("--policy '{}': expected some of {}", wanted, names));
+  throw Error(fmt::format("--policy '{}': expected some of {}, or one of them with {}", wanted,
+                          names, kInflated));
 }
 
 // What one serving of a policy says.
@@ -50,6 +60,7 @@ Served serve(E2eEngine& engine, const E2eLoad& load, E2ePolicyResult& result) {
     served.warm_ms.push_back(ms(again.time_ns));
   }
   result.counters = engine.counters();
+  result.inflated_pages = engine.inflated_pages();
   return served;
 }
 
@@ -65,18 +76,23 @@ E2eReport bench_e2e(const E2eCase& options, std::string_view command_line,
   if (load.model.experts > 0)
     throw Error(
         fmt::format("{}: mixtures of experts are not among what e2e runs", load.model.name));
-  std::vector<PrecisionPolicy> policies;
+  std::vector<E2ePolicy> policies;
   for (const std::string& name : options.policies) policies.push_back(policy_named(name));
   progress("making the model's weights");
-  const auto machine =
-      host_e2e_machine({.model = load.model,
-                        .max_rows = std::max<Tokens>(load.chunk_tokens, load.batch),
-                        .device_bytes = load.device_budget_bytes + workspace_bytes(load),
-                        .host_bytes = load.host_bytes,
-                        .tables_bytes = tables_bytes(load),
-                        .host_threads = options.host_threads,
-                        .link_bytes_per_s = options.link_gigabytes_per_second * 1e9,
-                        .seed = options.seed});
+  const bool on_gpu = options.place == E2ePlace::gpu ||
+                      (options.place == E2ePlace::any && !probe_gpus().gpus.empty());
+  const bool inflates =
+      std::any_of(policies.begin(), policies.end(), [](const auto& each) { return each.inflates; });
+  const E2eMachineConfig config{.model = load.model,
+                                .max_rows = std::max<Tokens>(load.chunk_tokens, load.batch),
+                                .device_bytes = load.device_budget_bytes + workspace_bytes(load) +
+                                                (inflates ? inflation_bytes(load) + 4 * kKiB : 0),
+                                .host_bytes = load.host_bytes,
+                                .tables_bytes = tables_bytes(load),
+                                .host_threads = options.host_threads,
+                                .link_bytes_per_s = options.link_gigabytes_per_second * 1e9,
+                                .seed = options.seed};
+  const auto machine = on_gpu ? first_gpu_e2e_machine(config) : host_e2e_machine(config);
   progress("measuring the machine");
   E2eReport report{.head = begin_report(command_line, read_host_cpu(), options.host_threads),
                    .machine = machine->name(),

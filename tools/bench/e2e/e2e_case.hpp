@@ -12,8 +12,15 @@
 
 namespace modalkv {
 
+enum class E2ePlace : std::uint8_t {
+  any,  ///< a GPU where there is one
+  gpu,
+  host,  ///< memory and threads of this machine
+};
+
 struct E2eCase {
   E2eLoad load{};
+  E2ePlace place = E2ePlace::any;
   std::vector<std::string> policies{};
   int rounds = 3;  ///< each serves all policies in turn
   int host_threads = 1;

@@ -54,10 +54,29 @@ Bytes workspace_bytes(const E2eLoad& load) {
   return round_up(kPartialsInFlight * rows, kMiB) + 4 * kMiB;
 }
 
+namespace {
+
+// Of a layer, each list of a sequence rounded up.
+Tokens inflated_pages_at_once(const E2eLoad& load) {
+  return load.batch * (divide_up(load.image_tokens, kVisualPageTokens) +
+                       divide_up(load.text_tokens + load.decode_steps, kPageTokens) + 2);
+}
+
+PageShape inflated_shape(const E2eLoad& load) {
+  return {kVisualPageTokens, load.model.kv_heads, load.model.head_dim, both(fp16())};
+}
+
+}  // namespace
+
+Bytes inflation_bytes(const E2eLoad& load) {
+  return InflatingDevice::scratch_bytes(inflated_shape(load), inflated_pages_at_once(load));
+}
+
 Bytes tables_bytes(const E2eLoad& load) {
   const Tokens pages = load.model.layers * load.batch *
                        divide_up(load.prompt_tokens() + load.decode_steps, kPageTokens);
-  return round_up(64 * pages, kMiB) + 2 * workspace_bytes(load) + 4 * kMiB;
+  return round_up(64 * pages, kMiB) + 2 * workspace_bytes(load) + 4 * kMiB +
+         InflatingDevice::tables_bytes(inflated_pages_at_once(load));
 }
 
 RuntimeConfig E2eEngine::config(const PrecisionPolicy& policy) const {
@@ -83,28 +102,50 @@ RuntimeConfig E2eEngine::config(const PrecisionPolicy& policy) const {
   return config;
 }
 
-E2eEngine::E2eEngine(E2eMachine& machine, const E2eLoad& load, const PrecisionPolicy& policy,
+E2eEngine::E2eEngine(E2eMachine& machine, const E2eLoad& load, const E2ePolicy& policy,
                      const HardwareProfile& profile)
     : machine_(machine),
       load_(load),
-      planned_(planned(load, policy, profile)),
-      config_(config(policy)),
+      planned_(planned(load, policy.policy, profile)),
+      config_(config(policy.policy)),
       device_(machine.open_device()),
       layers_(machine.words().projected.load()),
       samples_(machine.words().sampled.load()) {
   const auto size = static_cast<std::size_t>(config_.device_bytes);
-  cache_ = std::make_unique<KvCache>(*device_, config_,
-                                     KvCacheMemory{.device = machine.device_memory().first(size),
-                                                   .hosts = {{machine.host_memory()}},
-                                                   .tables = machine.tables()});
+  const auto inflation_tables =
+      static_cast<std::size_t>(InflatingDevice::tables_bytes(inflated_pages_at_once(load)));
+  if (policy.inflates) set_up_inflation();
+  cache_ = std::make_unique<KvCache>(
+      outer(), config_,
+      KvCacheMemory{.device = machine.device_memory().first(size),
+                    .hosts = {{machine.host_memory()}},
+                    .tables = machine.tables().first(machine.tables().size() - inflation_tables)});
   cache_->grow_host(0, static_cast<Bytes>(machine.host_memory().size()));
   cache_->set_placement(planned_.placement);
   const std::span rows = machine.decoder().memory();
   const auto bytes = static_cast<Bytes>(rows.size());
   const RegisteredSpace space =
-      device_->register_space({SpaceInfo::Kind::device, bytes, rows.data()});
+      outer().register_space({SpaceInfo::Kind::device, bytes, rows.data()});
   if (space.status != Status::ok) throw Error("the decoder's rows cannot be registered");
   rows_ = {space.space, 0, bytes};
+}
+
+// Behind what the cache takes of the device's memory and of the tables.
+void E2eEngine::set_up_inflation() {
+  inflating_.emplace(*device_);
+  const auto registered = [&](SpaceInfo::Kind kind, std::span<std::byte> memory) -> Address {
+    const auto bytes = static_cast<Bytes>(memory.size());
+    const RegisteredSpace space = inflating_->register_space({kind, bytes, memory.data()});
+    if (space.status != Status::ok) throw Error("memory to inflate in cannot be registered");
+    return {space.space, 0, bytes};
+  };
+  const auto tables =
+      static_cast<std::size_t>(InflatingDevice::tables_bytes(inflated_pages_at_once(load_)));
+  const std::span all = machine_.tables();
+  inflating_->use(
+      registered(SpaceInfo::Kind::device, machine_.device_memory().subspan(static_cast<std::size_t>(
+                                              round_up(config_.device_bytes, 4096)))),
+      registered(SpaceInfo::Kind::host, all.last(tables)));
 }
 
 bool E2eEngine::take_event(Nanos timeout_ns) {
@@ -116,9 +157,9 @@ bool E2eEngine::take_event(Nanos timeout_ns) {
 
 template <typename Call>
 void E2eEngine::until_room(Call&& call) {
-  const Nanos begin = device_->now();
+  const Nanos begin = outer().now();
   Status status;
-  while ((status = call()) == Status::busy && device_->now() - begin < kPatienceNanos)
+  while ((status = call()) == Status::busy && outer().now() - begin < kPatienceNanos)
     take_event(kMillisecond);
   if (status != Status::ok)
     throw Error(
@@ -126,18 +167,18 @@ void E2eEngine::until_room(Call&& call) {
 }
 
 void E2eEngine::settle() {
-  const Nanos begin = device_->now();
+  const Nanos begin = outer().now();
   while (!cache_->settled()) {
-    if (device_->now() - begin > kPatienceNanos)
+    if (outer().now() - begin > kPatienceNanos)
       throw Error("KV does not arrive where it should be\n" + cache_->describe());
     take_event(kMillisecond);
   }
 }
 
 void E2eEngine::wait_for(const std::atomic<std::uint64_t>& word, std::uint64_t value) {
-  const Nanos begin = device_->now();
+  const Nanos begin = outer().now();
   while (word.load(std::memory_order_acquire) < value) {
-    if (device_->now() - begin > kPatienceNanos) throw Error("the decoder does not come to an end");
+    if (outer().now() - begin > kPatienceNanos) throw Error("the decoder does not come to an end");
     if (!take_event(0)) std::this_thread::yield();
   }
 }
@@ -166,7 +207,7 @@ void E2eEngine::run_layers(std::span<const SequenceId> sequences, Tokens rows_ea
     decoder.project(layer, rows, {&words.projected, layers_});
     Submitted before;
     until_room([&] {
-      before = device_->import_event({&words.projected, layers_});
+      before = outer().import_event({&words.projected, layers_});
       return before.status;
     });
     const std::array after{before.ticket};
@@ -182,7 +223,7 @@ void E2eEngine::run_layers(std::span<const SequenceId> sequences, Tokens rows_ea
 }
 
 E2eEngine::Prefill E2eEngine::prefill(int nth) {
-  const Nanos begin = device_->now();
+  const Nanos begin = outer().now();
   const Segment prompt[] = {
       {.token_class = TokenClass::image, .tokens = load_.image_tokens, .content = content_of(nth)},
       {.token_class = TokenClass::text, .tokens = load_.text_tokens}};
@@ -194,14 +235,14 @@ E2eEngine::Prefill E2eEngine::prefill(int nth) {
     machine_.decoder().embed(rows, nth * load_.prompt_tokens() + at);
     run_layers({&begun->sequence, 1}, rows);
   }
-  return {device_->now() - begin, begun->reused};
+  return {outer().now() - begin, begun->reused};
 }
 
 Nanos E2eEngine::decode_step() {
-  const Nanos begin = device_->now();
+  const Nanos begin = outer().now();
   machine_.decoder().embed(load_.batch, load_.batch * (load_.prompt_tokens() + decoded_++));
   run_layers(sequences_, 1);
-  const Nanos time_ns = device_->now() - begin;
+  const Nanos time_ns = outer().now() - begin;
   while (take_event(0)) {
   }
   return time_ns;

@@ -5,12 +5,14 @@
 #include <atomic>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "modalkv/hardware.hpp"
 #include "runtime/kv_cache.hpp"
 #include "runtime/replanner.hpp"
 #include "tools/bench/e2e/e2e_machine.hpp"
+#include "tools/bench/e2e/inflating_device.hpp"
 
 namespace modalkv {
 
@@ -32,14 +34,23 @@ struct E2eLoad {
   }
 };
 
+/// A policy, and whether compressed pages become 16-bit pages again before attention.
+struct E2ePolicy {
+  std::string name{};
+  PrecisionPolicy policy{};
+  bool inflates = false;
+};
+
 /// Of partial results and rows of the runtime, beside the budget: the same for every policy.
 Bytes workspace_bytes(const E2eLoad& load);
 Bytes tables_bytes(const E2eLoad& load);
+/// Beside all that, of a policy that inflates.
+Bytes inflation_bytes(const E2eLoad& load);
 
 class E2eEngine {
  public:
   /// Plans for the whole batch. Throws Error where no placement of the policy fits.
-  E2eEngine(E2eMachine& machine, const E2eLoad& load, const PrecisionPolicy& policy,
+  E2eEngine(E2eMachine& machine, const E2eLoad& load, const E2ePolicy& policy,
             const HardwareProfile& profile);
 
   struct Prefill {
@@ -55,6 +66,7 @@ class E2eEngine {
   void settle();
 
   const Plan& plan() const { return planned_.plan; }
+  std::int64_t inflated_pages() const { return inflating_ ? inflating_->inflated_pages() : 0; }
   const RuntimeCounters& counters() const { return cache_->counters(); }
   Bytes staging_bytes() const { return config_.staging_slots * config_.staging_slot_bytes; }
 
@@ -62,6 +74,8 @@ class E2eEngine {
   RuntimeConfig config(const PrecisionPolicy& policy) const;
   // Of some sequences, each with so many rows, through all layers.
   void run_layers(std::span<const SequenceId> sequences, Tokens rows_each);
+  void set_up_inflation();
+  Device& outer() { return inflating_ ? *inflating_ : *device_; }
   template <typename Call>
   void until_room(Call&& call);
   bool take_event(Nanos timeout_ns);
@@ -72,6 +86,7 @@ class E2eEngine {
   Replanner::Planned planned_;
   RuntimeConfig config_;
   std::unique_ptr<Device> device_;
+  std::optional<InflatingDevice> inflating_;
   std::unique_ptr<KvCache> cache_;
   Address rows_{};
   std::vector<SequenceId> sequences_;

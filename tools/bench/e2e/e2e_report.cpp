@@ -81,6 +81,7 @@ Json E2eReport::json() const {
     json["staging_bytes"] = result.staging_bytes;
     json["reused_tokens"] = result.reused_tokens;
     json["compressed_pages"] = result.counters.compressed_pages;
+    json["inflated_pages"] = result.inflated_pages;
     json["plan"] = result.reason;
     for (const std::string_view name : kBaselines)
       if (const E2ePolicyResult* baseline = find(name)) {

@@ -22,8 +22,9 @@ struct E2ePolicyResult {
   double predicted_step_ms = 0;
   Bytes streamed_bytes_a_step = 0;
   Bytes staging_bytes = 0;
-  Tokens reused_tokens = 0;    ///< of all warm prompts of a round
-  std::string reason{};        ///< of the plan
+  Tokens reused_tokens = 0;  ///< of all warm prompts of a round
+  std::string reason{};      ///< of the plan
+  std::int64_t inflated_pages = 0;
   RuntimeCounters counters{};  ///< of the last round
 };
 
