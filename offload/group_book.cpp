@@ -145,6 +145,13 @@ Status GroupBook::export_event(Ticket ticket, EngineEvent event) {
   return Status::ok;
 }
 
+const EngineEvent* GroupBook::awaited(Ticket ticket) const {
+  const auto found =
+      std::find_if(imports_.begin(), imports_.end(),
+                   [&](const PendingEvent& import) { return import.ticket == ticket; });
+  return found == imports_.end() ? nullptr : &found->event;
+}
+
 std::vector<Ticket> GroupBook::reached_events() {
   std::vector<Ticket> reached;
   std::erase_if(imports_, [&](const PendingEvent& import) {

@@ -57,6 +57,8 @@ class GroupBook {
 
   Submitted import_event(EngineEvent event);
   Status export_event(Ticket ticket, EngineEvent event);
+  /// What a pending imported event waits for; nullptr: it is not pending.
+  const EngineEvent* awaited(Ticket ticket) const;
   /// Imported events that have happened since the last call.
   std::vector<Ticket> reached_events();
   bool waits_for_events() const { return !imports_.empty(); }

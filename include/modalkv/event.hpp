@@ -7,8 +7,9 @@
 namespace modalkv {
 
 /// GPU and host wait for each other through words that both can see: the event has happened once
-/// the word is at least `value`. Keep an awaited word alive until it had that value, what waits for
-/// it has ended, or the device is gone; a raised one until it is raised.
+/// the word is at least `value`. Keep an awaited word alive until what waits for it has ended or
+/// the device is gone; a raised one until it is raised. Where a GPU reaches the word (pinned
+/// memory), it waits and raises itself, without the host between.
 struct EngineEvent {
   std::atomic<std::uint64_t>* word = nullptr;
   std::uint64_t value = 0;

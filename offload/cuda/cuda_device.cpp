@@ -41,7 +41,8 @@ CudaDevice::CudaDevice(GpuDriver& driver, std::vector<QueueInfo> queues,
   const std::span infos = threads_.queues();
   launch_.reserve(most_ops(infos));
   reach_.reserve(kMaxSpaces);
-  const auto words = static_cast<Bytes>(infos.size()) + kMaxEngineEvents;
+  raises_.reserve(kMaxEngineEvents);
+  const auto words = 2 * static_cast<Bytes>(infos.size()) + kMaxEngineEvents;
   std::span<std::byte> memory = driver.make_pinned(words * kWordBytes);
   const auto word = [&] {
     auto* made = new (memory.data()) GpuWord(0);
@@ -59,6 +60,7 @@ CudaDevice::CudaDevice(GpuDriver& driver, std::vector<QueueInfo> queues,
     GpuQueue queue;
     queue.index = q;
     queue.stream = driver.make_stream(infos[q].kind != QueueKind::compute);
+    queue.raised = word();
     queue.slots.resize(static_cast<std::size_t>(infos[q].max_groups));
     for (Slot& slot : queue.slots) slot.event = driver.make_event();
     const Bytes bytes = static_cast<Bytes>(queue.slots.size()) * 4;
@@ -92,7 +94,23 @@ CudaDevice::~CudaDevice() {
   } else {
     driver_.abandon();
   }
-  threads_.with_book([](GroupBook& book) { book.abandon_exports(); });
+  threads_.with_book([&](GroupBook& book) {
+    raise_what_is_left();
+    book.abandon_exports();
+  });
+}
+
+void CudaDevice::forget_raised() {
+  std::erase_if(raises_, [](const Raise& raise) {
+    return raise.queue->raised->load(std::memory_order_acquire) >= raise.number;
+  });
+}
+
+// What no stream will raise any more. Whoever sees a word raised may free it: no other is touched.
+void CudaDevice::raise_what_is_left() {
+  forget_raised();
+  for (const Raise& raise : raises_) let_happen(raise.event);
+  raises_.clear();
 }
 
 // Whether the engine's streams have written what they were asked to, or our own all they hold.
@@ -102,7 +120,8 @@ bool CudaDevice::drained(bool streams_of_engine) const {
       return !relay.of_stream || relay.word->load(std::memory_order_acquire) >= relay.value;
     });
   return std::all_of(gpu_queues_.begin(), gpu_queues_.end(), [&](const GpuQueue& queue) {
-    return progress_[queue.index]->load(std::memory_order_acquire) >= queue.given;
+    return progress_[queue.index]->load(std::memory_order_acquire) >= queue.given &&
+           queue.raised->load(std::memory_order_acquire) >= queue.raises;
   });
 }
 
@@ -246,6 +265,9 @@ GpuResult CudaDevice::wait_for(const GroupBook& book, GpuStream stream, Ticket t
   if (GroupBook::is_event(ticket)) {
     Relay* relay = relay_of(ticket);
     if (relay == nullptr) {
+      const EngineEvent* event = book.awaited(ticket);
+      if (event != nullptr && reaches(*event))
+        return driver_.wait_word(stream, *event->word, event->value);
       relay = free_relay();  // there is one for each event that can be pending
       relay->event = ticket;
       ++relay->value;
@@ -372,6 +394,25 @@ CudaDevice::Relay* CudaDevice::free_relay() {
   return relay_of(Ticket{});
 }
 
+// A stream raises the word of a group that it was given, and that alone: once the word is raised,
+// the engine may free it.
+Status CudaDevice::export_event(Ticket ticket, EngineEvent event) {
+  return threads_.with_book([&](GroupBook& book) {
+    GpuQueue* queue = gpu_queue(GroupBook::queue_of(ticket));
+    if (event.word == nullptr || queue == nullptr || !book.known(ticket) || !book.pending(ticket) ||
+        GroupBook::sequence_of(ticket) > queue->given || !why_lost_.empty() || !reaches(event))
+      return book.export_event(ticket, event);
+    forget_raised();
+    if (raises_.size() >= kMaxEngineEvents) return Status::busy;
+    if (driver_.raise_word(queue->stream, *event.word, event.value) != GpuResult::ok)
+      return book.export_event(ticket, event);
+    raises_.push_back({queue, ++queue->raises, event});
+    if (driver_.write_word(queue->stream, *queue->raised, queue->raises) != GpuResult::ok)
+      lose(book, driver_.last_error());
+    return Status::ok;
+  });
+}
+
 Submitted CudaDevice::import_stream(GpuStream stream) {
   return threads_.with_book([&](GroupBook& book) -> Submitted {
     if (!why_lost_.empty()) return {Status::io_error, {}};
@@ -427,6 +468,7 @@ void CudaDevice::watch(GroupBook& book) {
 // All that the GPU had to do has failed.
 void CudaDevice::lose(GroupBook& book, const std::string& why) {
   why_lost_ = why.empty() ? "the GPU is lost" : why;
+  raise_what_is_left();
   for (GpuQueue& queue : gpu_queues_) {
     while (book.groups(queue.index) > 0) book.finish_front(queue.index, Status::io_error, now());
     queue.given_groups = 0;

@@ -34,9 +34,11 @@ struct CudaDeviceOptions {
 ///   kernels, which stop at the first failure of their group.
 ///   Streams run ahead: see Completion about what is cancelled.
 ///   `at_ns` is when the end was found out.
-/// A GPU that fails for good or does nothing for `stuck_ns` is lost: its groups end in io_error,
-/// and later submits too. Destroying it lets copies that its streams hold run out, without kernels;
-/// within `drain_ns`, else all memory of the driver is left as it is for good.
+/// Words of the engine that the GPU reaches are awaited and raised by its streams; others by a
+/// thread of the device in between, some 20 us later. A GPU that fails for good or does nothing for
+/// `stuck_ns` is lost: its groups end in io_error, and later submits too. Destroying it lets copies
+/// that its streams hold run out, without kernels; within `drain_ns`, else all memory of the driver
+/// is left as it is for good.
 class CudaDevice final : public Device, private QueueThreads::Elsewhere {
  public:
   /// `driver` outlives it. Throws Error.
@@ -52,9 +54,7 @@ class CudaDevice final : public Device, private QueueThreads::Elsewhere {
   }
   Nanos now() const override { return threads_.now(); }
   Submitted import_event(EngineEvent event) override { return threads_.import_event(event); }
-  Status export_event(Ticket ticket, EngineEvent event) override {
-    return threads_.export_event(ticket, event);
-  }
+  Status export_event(Ticket ticket, EngineEvent event) override;
 
   /// A ticket for all that a stream of the engine was given so far; no thread hands it over. Keep
   /// the stream running until it is there or the device is gone.
@@ -81,8 +81,10 @@ class CudaDevice final : public Device, private QueueThreads::Elsewhere {
     std::span<std::uint32_t> statuses;  // pinned, by slot
     // The oldest groups of the queue, and their operations, are with the stream.
     std::size_t given_groups = 0, given_ops = 0, commands = 0;
-    std::uint64_t given = 0;  // the latest, by its sequence
-    Ticket watched{};         // runs since
+    std::uint64_t given = 0;    // the latest, by its sequence
+    GpuWord* raised = nullptr;  // how many words of the engine it has raised
+    std::uint64_t raises = 0;   // of so many
+    Ticket watched{};           // runs since
     Nanos since_ns = 0;
 
     std::size_t slot(std::uint64_t sequence) const { return sequence % slots.size(); }
@@ -95,6 +97,13 @@ class CudaDevice final : public Device, private QueueThreads::Elsewhere {
     bool of_stream = false;
   };
 
+  // A word of the engine that a stream raises.
+  struct Raise {
+    const GpuQueue* queue = nullptr;
+    std::uint64_t number = 0;  // of those of its queue
+    EngineEvent event{};
+  };
+
   Seen look(GroupBook& book) override;
   void ended(GroupBook& book, Ticket ticket) override;
   void reached(Ticket event) override;
@@ -103,6 +112,11 @@ class CudaDevice final : public Device, private QueueThreads::Elsewhere {
   GpuQueue* gpu_queue(std::size_t queue);
   GpuWord& progress(std::size_t queue) { return *progress_[queue]; }
 
+  bool reaches(const EngineEvent& event) {
+    return driver_.reach(reinterpret_cast<const std::byte*>(event.word)).gpu;
+  }
+  void forget_raised();
+  void raise_what_is_left();
   bool collect(GroupBook& book);
   void give(GroupBook& book);
   bool may_be_given(const GroupBook& book, const GpuQueue& queue, const GroupBook::Group& group);
@@ -122,6 +136,7 @@ class CudaDevice final : public Device, private QueueThreads::Elsewhere {
   std::vector<GpuQueue> gpu_queues_;
   std::vector<GpuWord*> progress_;  // by queue: how many of its groups have ended
   std::vector<Relay> relays_;
+  std::vector<Raise> raises_;    // not known to be done
   std::vector<GpuReach> reach_;  // by space
   std::vector<std::span<std::byte>> pinned_;
   CopyRun copies_;

@@ -24,6 +24,13 @@ __global__ void write_word_kernel(std::uint64_t* word, std::uint64_t value) {
   *reinterpret_cast<volatile std::uint64_t*>(word) = value;
 }
 
+// No operation of the driver on words compares.
+__global__ void raise_word_kernel(std::uint64_t* word, std::uint64_t value) {
+  __threadfence_system();
+  atomicMax_system(reinterpret_cast<unsigned long long*>(word),
+                   static_cast<unsigned long long>(value));
+}
+
 __global__ void wait_word_kernel(const std::uint64_t* word, std::uint64_t value) {
   while (*reinterpret_cast<const volatile std::uint64_t*>(word) < value) __nanosleep(500);
   __threadfence_system();
@@ -177,6 +184,12 @@ class CudaDriver final : public GpuDriver {
                   symbols_.write_word(of(stream), address(&word), value, 0));
     write_word_kernel<<<1, 1, 0, of(stream)>>>(plain(word), value);
     return told("write_word", cudaGetLastError());
+  }
+
+  GpuResult raise_word(GpuStream stream, GpuWord& word, std::uint64_t value) override {
+    use();
+    raise_word_kernel<<<1, 1, 0, of(stream)>>>(plain(word), value);
+    return told("raise_word", cudaGetLastError());
   }
 
   GpuResult wait_word(GpuStream stream, GpuWord& word, std::uint64_t value) override {

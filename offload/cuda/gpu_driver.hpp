@@ -68,6 +68,8 @@ class GpuDriver {
   virtual GpuResult wait_event(GpuStream stream, GpuEvent event) = 0;
   /// All memory that the stream has written is seen by who sees the value.
   virtual GpuResult write_word(GpuStream stream, GpuWord& word, std::uint64_t value) = 0;
+  /// As write_word(), where others raise the word too: it never goes back.
+  virtual GpuResult raise_word(GpuStream stream, GpuWord& word, std::uint64_t value) = 0;
   /// Until the word is at least `value`.
   virtual GpuResult wait_word(GpuStream stream, GpuWord& word, std::uint64_t value) = 0;
   /// The copies of one call are in no order among each other.

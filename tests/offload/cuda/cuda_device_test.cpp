@@ -4,7 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
+#include <new>
 #include <numeric>
+#include <thread>
 
 #include "tests/offload/devices.hpp"
 
@@ -179,6 +182,66 @@ TEST(CudaDevice, AnEnginesStreamIsWaitedForAndWaits) {
   EXPECT_EQ(drain(device).at(0).status, Status::ok) << "threads wait for streams too";
   for (int round = 1; round <= 100; ++round)
     EXPECT_EQ(seen[round - 1], static_cast<std::byte>(round));
+}
+
+// Streams wait for words in pinned memory, and raise them, by themselves.
+TEST(CudaDevice, WordsThatTheGpuReachesNeedNoHost) {
+  for (std::uint64_t seed = 1; seed <= 20; ++seed) {
+    Bytes4K memory;
+    EmulatedGpu driver(seed);
+    auto* const begins = new (driver.make_pinned(8).data()) GpuWord(0);
+    auto* const ends = new (driver.make_pinned(8).data()) GpuWord(0);
+    GpuWord elsewhere(0);
+    CudaDevice device(driver);
+    memory.add_to(device, SpaceInfo::Kind::device);
+    const int waits = driver.calls(GpuCall::wait_word);
+    const Submitted event = device.import_event({begins, 3});
+    ASSERT_EQ(event.status, Status::ok);
+    const Ticket fill =
+        submit(device, QueueKind::compute, {Fill{memory.at(0, 4096), 7}}, {event.ticket});
+    EXPECT_EQ(driver.calls(GpuCall::wait_word), waits + 1);
+    EXPECT_EQ(device.export_event(fill, {ends, 5}), Status::ok);
+    EXPECT_EQ(device.export_event(fill, {&elsewhere, 1}), Status::ok);
+    EXPECT_EQ(driver.calls(GpuCall::raise_word), 1);
+    EXPECT_FALSE(device.next_completion(kMillisecond));
+    EXPECT_EQ(memory.bytes[0], std::byte{0});
+    EXPECT_EQ(ends->load(), 0u);
+    begins->store(3);
+    EXPECT_EQ(drain(device).at(0).status, Status::ok);
+    for (int i = 0; i < 10'000 && ends->load() < 5; ++i)
+      std::this_thread::sleep_for(std::chrono::microseconds(100));
+    EXPECT_EQ(ends->load(), 5u);
+    EXPECT_EQ(elsewhere.load(), 1u);
+    EXPECT_EQ(memory.bytes[4095], std::byte{7});
+  }
+}
+
+// What a stream will not raise any more the device does, and nothing twice: a raised word may be
+// gone.
+TEST(CudaDeviceFault, ALostGpuLeavesNoWordOfTheEngineWaiting) {
+  Bytes4K memory;
+  EmulatedGpu driver;
+  auto* const never = new (driver.make_pinned(8).data()) GpuWord(0);
+  auto* const ends = new (driver.make_pinned(8).data()) GpuWord(0);
+  auto* const before = new (driver.make_pinned(8).data()) GpuWord(0);
+  CudaDevice device(driver);
+  memory.add_to(device, SpaceInfo::Kind::device);
+  const Ticket first = submit(device, QueueKind::compute, {Fill{memory.at(0, 64), 1}});
+  EXPECT_EQ(device.export_event(first, {before, 1}), Status::ok);
+  for (int i = 0; i < 10'000 && before->load() == 0; ++i)
+    std::this_thread::sleep_for(std::chrono::microseconds(100));
+  // What comes behind it on the stream has ended: so has all of that.
+  submit(device, QueueKind::compute, {Fill{memory.at(0, 64), 1}});
+  for (const Completion& completion : drain(device)) EXPECT_EQ(completion.status, Status::ok);
+  before->store(0);  // as if it were other memory now
+  const Submitted event = device.import_event({never, 1});
+  const Ticket fill =
+      submit(device, QueueKind::compute, {Fill{memory.at(0, 64), 2}}, {event.ticket});
+  EXPECT_EQ(device.export_event(fill, {ends, 1}), Status::ok);
+  driver.lose();
+  EXPECT_EQ(drain(device).at(0).status, Status::io_error);
+  EXPECT_EQ(ends->load(), 1u);
+  EXPECT_EQ(before->load(), 0u);
 }
 
 TEST(CudaDevice, ImportsOfStreamsAreBounded) {

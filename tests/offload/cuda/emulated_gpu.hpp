@@ -31,6 +31,7 @@ enum class GpuCall : std::uint8_t {
   record,
   wait_event,
   write_word,
+  raise_word,
   wait_word,
   copy,
   launch,
@@ -155,6 +156,11 @@ class EmulatedGpu final : public GpuDriver {
     return give(GpuCall::write_word, stream, [&] {
       return Command{[&word, value](const Halt&) { word.store(value, std::memory_order_release); },
                      true};
+    });
+  }
+  GpuResult raise_word(GpuStream stream, GpuWord& word, std::uint64_t value) override {
+    return give(GpuCall::raise_word, stream, [&] {
+      return Command{[&word, value](const Halt&) { let_happen({&word, value}); }, true};
     });
   }
   GpuResult wait_word(GpuStream stream, GpuWord& word, std::uint64_t value) override {
