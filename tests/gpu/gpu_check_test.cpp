@@ -3,7 +3,7 @@
 
 #include "tests/gpu/device_checks.hpp"
 #include "tests/gpu/gpu_bench.hpp"
-#include "tests/offload/cuda/emulated_gpu.hpp"
+#include "tests/offload/cuda/emulated_kernels.hpp"
 
 namespace modalkv {
 namespace {
@@ -29,6 +29,21 @@ TEST(GpuCheck, KernelChecksPassWhereTheGpuIsTheHost) {
   check_kernels(gpu, kernel_cases(true), report);
   EXPECT_EQ(all_of(report), "");
   EXPECT_GE(report.cases(), 20);
+}
+
+// The kernels: what a real GPU will be asked.
+TEST(GpuCheck, KernelChecksPassOnEmulatedKernels) {
+  EmulatedGpu gpu(1, launch_kernels);
+  CheckReport report;
+  check_kernels(gpu, kernel_cases(true), report);
+  EXPECT_EQ(all_of(report), "");
+}
+
+TEST(GpuCheckNightly, AllKernelChecksPassOnEmulatedKernels) {
+  EmulatedGpu gpu(1, launch_kernels);
+  CheckReport report;
+  check_kernels(gpu, kernel_cases(false), report);
+  EXPECT_EQ(all_of(report), "");
 }
 
 TEST(GpuCheckNightly, AllKernelChecksPassWhereTheGpuIsTheHost) {

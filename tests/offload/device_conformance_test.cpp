@@ -10,6 +10,7 @@
 #include "kernels/checksum.hpp"
 #include "kernels/number.hpp"
 #include "kernels/page_codec.hpp"
+#include "tests/offload/cuda/emulated_kernels.hpp"
 #include "tests/offload/devices.hpp"
 
 namespace modalkv {
@@ -32,9 +33,10 @@ class DeviceConformance : public testing::Test {
   }
 };
 
-using Targets = testing::Types<Sim, JitteredSim, Host, Cuda, Checked<Sim>, Checked<Host>,
-                               Checked<Cuda>, Faultless<Sim>, Faultless<Host>, Faultless<Cuda>,
-                               Checked<Faultless<Host>>, Traced<Sim>, Traced<Host>, Traced<Cuda>>;
+using Targets =
+    testing::Types<Sim, JitteredSim, Host, Cuda, CudaKernels, Checked<Sim>, Checked<Host>,
+                   Checked<Cuda>, Faultless<Sim>, Faultless<Host>, Faultless<Cuda>,
+                   Checked<Faultless<Host>>, Traced<Sim>, Traced<Host>, Traced<Cuda>>;
 
 struct TargetNames {
   template <typename T>
@@ -43,6 +45,7 @@ struct TargetNames {
     if (std::is_same_v<T, JitteredSim>) return "JitteredSim";
     if (std::is_same_v<T, Host>) return "Host";
     if (std::is_same_v<T, Cuda>) return "Cuda";
+    if (std::is_same_v<T, CudaKernels>) return "CudaKernels";
     if (std::is_same_v<T, Checked<Cuda>>) return "CheckedCuda";
     if (std::is_same_v<T, Faultless<Cuda>>) return "FaultlessCuda";
     if (std::is_same_v<T, Traced<Cuda>>) return "TracedCuda";

@@ -2,6 +2,17 @@
 # AUTO never fails: without a working toolkit of version 12 or newer the CUDA parts are left out.
 set_property(CACHE MODALKV_CUDA PROPERTY STRINGS AUTO ON OFF)
 set(MODALKV_HAS_CUDA FALSE)
+
+# modalkv_kernel_options(TARGET FOLDER): how the kernels in FOLDER are compiled, wherever they are.
+function(modalkv_kernel_options target folder)
+  # Constants and arithmetic are shared with the host; a kernel that spills registers is an error.
+  target_compile_options(${target} PRIVATE
+    "$<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr;-lineinfo;-Xptxas=-warn-spills>")
+  # Every rounding as written.
+  file(GLOB exact CONFIGURE_DEPENDS ${folder}/encode*.cu ${folder}/decode.cu)
+  set_source_files_properties(${exact} PROPERTIES COMPILE_OPTIONS --fmad=false)
+endfunction()
+
 if(NOT MODALKV_CUDA MATCHES "^(AUTO|ON|OFF)$")
   message(FATAL_ERROR "MODALKV_CUDA is '${MODALKV_CUDA}', expected AUTO, ON or OFF")
 endif()
