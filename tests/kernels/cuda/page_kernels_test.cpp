@@ -1,4 +1,5 @@
 // Pages made on the emulated GPU are those of the host, bit for bit, and nothing else is touched.
+#include <gtest/gtest-spi.h>
 #include <gtest/gtest.h>
 
 #include <random>
@@ -74,6 +75,16 @@ Status run_both(Twin& twin, const Encode& encode, NumberFormat output, std::uint
   if (status != Status::ok) return status;
   EXPECT_EQ(twin.run(made_decode(twin, encode, output, shift), {.seed = seed}), Status::ok);
   return status;
+}
+
+TEST(GpuPages, ATwinNoticesABytePastAnOutput) {
+  const PageShape shape{16, 1, 64, both(int8_token_head())};
+  Twin twin;
+  const Encode op = made_encode(twin, shape, 16, NumberFormat::fp16, Data::normal, 1);
+  const Slab gpu = twin.copy();
+  twin.expect_same(gpu);
+  gpu.data()[op.page.offset + op.page.bytes] ^= std::byte{1};
+  EXPECT_NONFATAL_FAILURE(twin.expect_same(gpu), "on the GPU");
 }
 
 TEST(GpuPages, EveryFormatAndShapeIsThatOfTheHost) {
