@@ -4,8 +4,8 @@
 //
 // An element costs its two bytes and the page's bits. Instructions for INT4, by what the code says:
 // conversion 1, range and finiteness 3, code 6, word 1; loads, stores, checksum and the fits of its
-// group the rest. A rotation takes 10 more; a known bias 4 and, for four heads at once, a cosine and
-// a sine in binary64 a token and pair.
+// group the rest. A rotation takes 10 more; a known bias 4 and, for four heads at once, a cosine
+// and a sine in binary64 a token and pair.
 #pragma once
 
 #include "kernels/cuda/head_encoder.hpp"
