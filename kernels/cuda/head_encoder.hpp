@@ -33,7 +33,7 @@ class HeadEncoder {
                          const float2* turns)
       : batch_(batch),
         page_(page),
-        places_(batch, head),
+        places_(batch.shape, batch.layout, head),
         head_(head),
         dims_(batch.shape.head_dim),
         room_(room),
