@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
+#include <cstdlib>
+#include <memory>
 #include <utility>
 
 #include "kernels/effects.hpp"
@@ -149,6 +152,15 @@ void check_events(GpuDriver& driver, CheckReport& report) {
   report.expect(bench.device().export_event(gated, {&done, 5}) == Status::ok, "export");
   report.expect(!bench.device().next_completion(20 * kMillisecond), "it did not wait");
   report.expect(bench.byte(0) == 0 && done == 0, "it did not wait");
+  // Pools grow meanwhile: pinning may not wait for a stream that waits for us.
+  const std::unique_ptr<std::byte, decltype(&std::free)> pool(
+      static_cast<std::byte*>(std::aligned_alloc(4096, kMiB)), &std::free);
+  const auto began = std::chrono::steady_clock::now();
+  const std::string refused = driver.register_host({pool.get(), kMiB});
+  report.expect(refused.empty(), refused);
+  report.expect(std::chrono::steady_clock::now() - began < std::chrono::seconds(2),
+                "pinning waited for a stream");
+  driver.unregister_host({pool.get(), kMiB});
   gate = 1;
   bench.expect_outcome(bench.drain(), gated, Status::ok);
   report.expect(bench.byte(0) == 1 && done == 5, "it did not run, or told nobody");
