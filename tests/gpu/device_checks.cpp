@@ -23,8 +23,12 @@ constexpr QueueKind kKinds[] = {QueueKind::h2d, QueueKind::d2h, QueueKind::compu
 // come the GPU's own, as space 0.
 class Bench {
  public:
-  Bench(GpuDriver& driver, CheckReport& report, Bytes bytes, std::span<std::byte> of_gpu = {})
-      : report_(report), memory_(driver.make_pinned(bytes)), device_(driver) {
+  Bench(GpuDriver& driver, CheckReport& report, Bytes bytes, std::span<std::byte> of_gpu = {},
+        Nanos patience_ns = 20 * kSecond)
+      : report_(report),
+        patience_ns_(patience_ns),
+        memory_(driver.make_pinned(bytes)),
+        device_(driver, standard_queues(1), {.stuck_ns = patience_ns}) {
     if (!of_gpu.empty()) space(SpaceInfo::Kind::device, of_gpu);
     space_ = space(SpaceInfo::Kind::host, memory_);
   }
@@ -54,7 +58,7 @@ class Bench {
   }
   /// All outcomes since the last call.
   std::vector<Completion> drain() {
-    while (keep(device_.next_completion(20 * kSecond))) {
+    while (keep(device_.next_completion(2 * patience_ns_))) {
     }
     return std::exchange(ended_, {});
   }
@@ -75,6 +79,7 @@ class Bench {
   }
 
   CheckReport& report_;
+  const Nanos patience_ns_;
   std::span<std::byte> memory_;
   SpaceId space_;
   std::vector<Completion> ended_;
@@ -260,11 +265,12 @@ void check_device(GpuDriver& driver, CheckReport& report) {
     check(driver, report);
 }
 
-void check_kernels(GpuDriver& driver, const std::vector<KernelCase>& cases, CheckReport& report) {
+void check_kernels(GpuDriver& driver, const std::vector<KernelCase>& cases, CheckReport& report,
+                   Nanos patience_ns) {
   std::size_t most = 0;
   for (const KernelCase& one : cases) most = std::max(most, one.memory.size());
   const std::span<std::byte> gpu = driver.make_device_memory(static_cast<Bytes>(most));
-  Bench bench(driver, report, static_cast<Bytes>(most), gpu);
+  Bench bench(driver, report, static_cast<Bytes>(most), gpu, patience_ns);
   for (const KernelCase& one : cases) {
     report.begin(one.name);
     const auto bytes = static_cast<Bytes>(one.memory.size());
@@ -284,6 +290,7 @@ void check_kernels(GpuDriver& driver, const std::vector<KernelCase>& cases, Chec
     bench.expect_outcome(bench.drain(), up, Status::ok);
     const Ticket run = bench.submit(QueueKind::compute, one.ops);
     bench.expect_outcome(bench.drain(), run, status);
+    if (!bench.device().why_lost().empty()) return;
     const Ticket down = bench.submit(QueueKind::d2h, {Copy{{{0}, 0, bytes}, bench.at(0, bytes)}});
     bench.expect_outcome(bench.drain(), down, Status::ok);
     std::vector<std::byte> found(bench.memory().begin(), bench.memory().begin() + bytes);
