@@ -33,7 +33,7 @@ class HeadEncoder {
                          const float2* turns)
       : batch_(batch),
         page_(page),
-        places_(batch, head),
+        places_(batch.shape, batch.layout, head),
         head_(head),
         dims_(batch.shape.head_dim),
         room_(room),
@@ -99,8 +99,8 @@ class HeadEncoder {
     }
   }
 
-  /// The groups of a pass, or of the channels from `begin` on: coefficients and metadata. Ends the
-  /// use of ranges.
+  /// The groups of a pass, or of the channels from `begin` on: coefficients and metadata. Begins
+  /// and ends in a barrier of the warp, so that what write() reads is not what a later pass makes.
   __device__ void fit(Tokens begin, int pass) {
     __syncwarp();
     const float tensor_scale = in_values ? batch_.value_scale : batch_.key_scale;
@@ -135,7 +135,6 @@ class HeadEncoder {
     const int bytes = groups * (places_.format.scale_bytes + places_.format.zero_bytes);
     for (int at = 16 * at_.lane; at < bytes; at += 16 * 32)
       store(to + at, *reinterpret_cast<const uint4*>(room_.metadata + at));
-    __syncwarp();
   }
 
   /// The words of a pass.
@@ -170,7 +169,6 @@ class HeadEncoder {
       }
       write_words(begin, pass, depth, words);
     }
-    __syncwarp();  // before other groups come into the room
   }
 
   __device__ bool is_good() const {
