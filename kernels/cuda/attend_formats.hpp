@@ -11,6 +11,7 @@ struct AttendKernelSize {
   int rows;   ///< query rows of a block
   int warps;  ///< of a block
   int tiles;  ///< of 16 tokens, that a warp takes at a time
+  int blocks_a_multiprocessor;
 };
 
 /// One pair of formats: kernels for head_dim and rows. `head_rows`: query rows of a KV head.

@@ -8,20 +8,20 @@
 
 namespace modalkv::MODALKV_GPU {
 
-/// Row tiles of a wide kernel: as many as its outputs and sums of zeros leave registers for.
+/// Row tiles of a wide kernel: as many as its outputs, its sums of zeros and weights in one term or
+/// two leave registers for.
 template <class K, class V, int dims>
 constexpr int wide_row_tiles() {
-  constexpr int kMostRegisters = 140;
-  for (const int row_tiles : {4, 2})
-    if (row_tiles * (dims / 4 + 2 * scaled_groups<V>(dims)) <= kMostRegisters &&
-        !(row_tiles == 4 && K::kElement.per_channel))
-      return row_tiles;
-  return 1;
+  constexpr bool kTwoTerms = AttendTile<K, V, dims, 1>::kWeightTerms == 2;
+  constexpr int kMost = dims == 64 ? 4 : dims == 128 ? 3 : kTwoTerms ? 1 : 2;
+  constexpr int kGroups = scaled_groups<V>(dims);
+  constexpr bool kMore = K::kElement.per_channel || kGroups > 1;
+  return !kMore ? kMost : dims == 256 ? 1 : 2;
 }
 
 template <class Tile>
 constexpr AttendKernelSize size_of() {
-  return {Tile::kRows, Tile::kWarps, Tile::kTiles};
+  return {Tile::kRows, Tile::kWarps, Tile::kTiles, Tile::kWantedBlocks};
 }
 
 template <class Tile>

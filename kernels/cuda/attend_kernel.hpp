@@ -263,9 +263,9 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kLeastBlocks)
   std::byte* const own = warps + warp * Tile::kWarpBytes;
   const auto all = static_cast<int>(divide_up(task.tokens, Tokens{kLineRows}));
   const int begin = split * task.split_tiles, end = min(all, begin + task.split_tiles);
-  const auto each =
-      static_cast<int>(divide_up(end - begin, Tile::kWarps * Tile::kTiles) * Tile::kTiles);
-  const int own_begin = min(end, begin + warp * each), own_end = min(end, own_begin + each);
+  const int stages = (end - begin + Tile::kTiles - 1) / Tile::kTiles;
+  const int own_begin = begin + stages * warp / Tile::kWarps * Tile::kTiles;
+  const int own_end = min(end, begin + stages * (warp + 1) / Tile::kWarps * Tile::kTiles);
   PageStream<Tile> pages(launch, task, kv_head, own_begin, own_end, own);
   QueryOperands<Tile> queries(rows, shape,
                               own + Tile::kStages * Tile::kStageBytes + Tile::kWeightBytes);

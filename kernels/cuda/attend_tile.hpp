@@ -63,29 +63,51 @@ struct AttendTile {
   static constexpr int kRowBytes = kRows * 16;
   static constexpr int kSharedBytes = kQueryBytes + kQuerySumBytes + kRowBytes;
 
-  /// Warps of a block: four, or two where that is more than 96 KiB.
-  static constexpr int kWarps = 4 * kWarpBytes + kSharedBytes <= 96 << 10 ? 4 : 2;
+  // Where pages leave out a bias: terms of the rows [pairs, rows] and frequencies, and for each
+  // warp what the bias adds to the logits of a stage [tokens, rows].
+  static constexpr int kBiasTermBytes = dims / 2 * kRows * 8;
+  static constexpr int kBiasFrequencyBytes = dims / 2 * 8;
+  static constexpr int kBiasLogitBytes = kTokens * kRows * 4;
+
+  /// Warps of a block: four, or fewer where all together are more than any GPU gives a block.
+  static constexpr int kMostBytes = 99 << 10;
+  static constexpr int kWarps = [] {
+    const auto bytes = [](int warps) {
+      const bool lacks_bias = !K::kFixed || kKeyBits < 16;
+      return warps * kWarpBytes + kSharedBytes +
+             (lacks_bias ? kBiasTermBytes + kBiasFrequencyBytes + warps * kBiasLogitBytes : 0);
+    };
+    int warps = 4;
+    while (warps > 1 && bytes(warps) > kMostBytes) warps /= 2;
+    return warps;
+  }();
   static constexpr int kThreads = 32 * kWarps;
-  /// Blocks that registers must leave room for.
-  static constexpr int kLeastBlocks = !kFixed || row_tiles > 1 ? 1
-                                                               : (dims == 256 ? 8 : 12) / kWarps;
+
+  /// Blocks that registers must leave room for: 12 warps; 8 with long outputs or many groups.
+  static constexpr bool kLong = dims == 256 || kValueGroups > 2;
+  static constexpr int kLeastBlocks = !kFixed || row_tiles > 1 ? 1 : (kLong ? 8 : 12) / kWarps;
 
   // The warps' memory serves before and after as floats: the queries [rows, dims]; outputs, maxima
   // and sums of the warps.
   static constexpr int kFloatBytes = kRows * dims * 4 + 2 * kWarps * kRows * 4;
-  static constexpr int kWarpsBytes =
-      kWarps * kWarpBytes > kFloatBytes ? kWarps* kWarpBytes : kFloatBytes;
+  static constexpr int kOwnBytes = kWarps * kWarpBytes;
+  static constexpr int kWarpsBytes = kOwnBytes > kFloatBytes ? kOwnBytes : kFloatBytes;
 
-  // Where pages leave out a bias: terms of the rows [pairs, rows] and frequencies, and for each
-  // warp what the bias adds to the logits of a stage [tokens, rows].
   static constexpr int kBiasTerms = kSharedBytes + kWarpsBytes;
-  static constexpr int kBiasFrequencies = kBiasTerms + dims / 2 * kRows * 8;
-  static constexpr int kBiasLogits = kBiasFrequencies + dims / 2 * 8;
-  static constexpr int kBiasLogitBytes = kTokens * kRows * 4;
+  static constexpr int kBiasFrequencies = kBiasTerms + kBiasTermBytes;
+  static constexpr int kBiasLogits = kBiasFrequencies + kBiasFrequencyBytes;
 
   static constexpr int dynamic_bytes(bool lacks_bias) {
     return lacks_bias ? kBiasLogits + kWarps * kBiasLogitBytes : kBiasTerms;
   }
+
+  /// Blocks of a multiprocessor that work is divided among: what registers and 160 KiB of shared
+  /// memory hold at once, so that none waits for another to end.
+  static constexpr int kWantedBlocks = [] {
+    const int by_registers = kLeastBlocks > 1 ? kLeastBlocks : 8 / kWarps;
+    const int by_memory = (160 << 10) / dynamic_bytes(false);
+    return by_memory < 1 ? 1 : by_memory < by_registers ? by_memory : by_registers;
+  }();
 
   static_assert(kKeyGroups == 1 || dims % (kKeyUnit * kKeyGroups) == 0);
   static_assert(kBlocks % kValueGroups == 0);

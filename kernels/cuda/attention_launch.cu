@@ -9,7 +9,6 @@
 namespace modalkv::MODALKV_GPU {
 namespace {
 
-constexpr int kBlocksPerMultiprocessor = 4;
 constexpr std::int64_t kLeastWarpStages = 2;  // less is not worth a warp's queries
 
 /// A group of at least a whole vector is one of it.
@@ -50,11 +49,13 @@ class Splits {
     const std::int64_t heads =
         divide_up(shape.head_rows(), size.rows) * std::int64_t{shape.page.kv_heads};
     const std::int64_t wanted =
-        std::max(1, on.multiprocessors) * std::int64_t{kBlocksPerMultiprocessor};
+        std::max(1, on.multiprocessors) * std::int64_t{size.blocks_a_multiprocessor} / heads;
     std::int64_t tiles = 0;
     for (std::int32_t i = 0; i < launch.tasks; ++i) tiles += tiles_of(i);
-    std::int64_t each =
-        std::max(divide_up(tiles * heads, wanted), kLeastWarpStages * size.warps * size.tiles);
+    std::int64_t each = std::max(divide_up(tiles, std::max<std::int64_t>(1, wanted)),
+                                 kLeastWarpStages * size.warps * size.tiles);
+    // Rounded up for each task, there may be a few too many.
+    while (parts(each) > std::max<std::int64_t>(wanted, launch.tasks)) each += divide_up(each, 32);
     while (scratch_bytes(each) > static_cast<Bytes>(scratch_.size())) each *= 2;
     divide(each);
   }
@@ -71,6 +72,11 @@ class Splits {
     return std::int64_t{launch_.shape.query_tokens} * launch_.shape.query_heads;
   }
   Bytes part_bytes() const { return partial_bytes(rows(), launch_.shape.page.head_dim); }
+  std::int64_t parts(std::int64_t tiles) const {
+    std::int64_t count = 0;
+    for (std::int32_t i = 0; i < launch_.tasks; ++i) count += divide_up(tiles_of(i), tiles);
+    return count;
+  }
   Bytes scratch_bytes(std::int64_t tiles) const {
     Bytes bytes = 0;
     for (std::int32_t i = 0; i < launch_.tasks; ++i) {

@@ -41,7 +41,7 @@ __device__ void add_masses(const AttendLaunch& launch, int kv_head, int first_ro
 }
 
 template <class Tile>
-__global__ void __launch_bounds__(Tile::kThreads)
+__global__ void __launch_bounds__(Tile::kThreads, Tile::kLeastBlocks)
     score_kernel(const __grid_constant__ ScoreLaunch score) {
   SIMT_DYNAMIC_SHARED(std::byte, shared);
   const AttendLaunch& launch = score.attend;

@@ -337,5 +337,36 @@ TEST(GpuAttend, PlantedBugsAreSeen) {
   EXPECT_GT(swapped.error(swapped.attended()), 1);
 }
 
+// A decode step as a device launches it: text in 16 bits and an image in INT4, merged, finished.
+TEST(GpuAttend, AStepOverMixedFormats) {
+  const MadeList text = make_list({16, 2, 128, both(bf16())}, 37, 1);
+  const MadeList image = make_list({64, 2, 128, both(int4_token_head())}, 300, 2);
+  const MadeQueries queries = make_queries(1, 8, 128, 1, 3);
+  const Bytes part = partial_bytes(8, 128);
+  GpuMemory memory;
+  auto over_text = make_over_pages<Attend>(memory, text, queries);
+  auto over_image = make_over_pages<Attend>(memory, image, queries);
+  const Address parts = memory.room(2 * part), merged = memory.room(part);
+  const Address outputs = memory.room(8 * 128 * 2), log_sum_exp = memory.room(8 * 4);
+  over_text.partials = {parts.space, parts.offset, part};
+  over_image.partials = {parts.space, parts.offset + part, part};
+  const std::vector<Op> ops{over_text, over_image, Merge{parts, merged, 2, 8, 128},
+                            Finish{merged, outputs, log_sum_exp, 8, 128, NumberFormat::bf16}};
+  const std::vector<std::byte*> spaces = memory.spaces();
+  EXPECT_EQ(OnGpu{}.run([&](const GpuLaunch& on) { return emulated_gpu::launch(ops, spaces, on); }),
+            Status::ok);
+  memory.expect_whole_red_zones();
+  const PageList lists[] = {text.list(), image.list()};
+  expect_close(queries.queries(), lists, 128, memory.read<float>(merged));
+  const auto expected = reference::attention(
+      queries.queries(),
+      std::vector{reference::decode_list(lists[0]), reference::decode_list(lists[1])}, 128);
+  const auto found = memory.read<std::uint16_t>(outputs);
+  for (std::size_t i = 0; i < found.size(); ++i)
+    ASSERT_NEAR(from_bf16(found[i]), expected.outputs[i],
+                std::abs(expected.outputs[i]) * 0x1p-8 + kIntegerAttentionError)
+        << i;
+}
+
 }  // namespace
 }  // namespace modalkv
