@@ -171,22 +171,28 @@ void check_events(GpuDriver& driver, CheckReport& report) {
   report.expect(bench.byte(0) == 1 && done == 5, "it did not run, or told nobody");
 
   const GpuStream stream = driver.make_stream(false);
-  const std::span<std::byte> seen = driver.make_pinned(64);
+  const std::span<std::byte> gpu = driver.make_device_memory(4096);
+  const SpaceId on_gpu = bench.space(SpaceInfo::Kind::device, gpu);
+  std::byte* const host = bench.memory().data();
+  const auto engine_copies = [&](std::byte* to, const std::byte* from) {
+    const GpuCopy copy{to, from, 1};
+    report.expect(driver.copy(stream, {&copy, 1}) == GpuResult::ok, "copy");
+  };
   for (int round = 2; round < 100; ++round) {
-    const GpuCopy in{bench.memory().data() + 64, bench.memory().data() + 1024 + round, 1};
-    bench.memory()[static_cast<std::size_t>(1024 + round)] = static_cast<std::byte>(round);
-    report.expect(driver.copy(stream, {&in, 1}) == GpuResult::ok, "copy");
+    // The engine's stream writes, ours copies on, the engine's brings back what ours copied.
+    host[1024 + round] = static_cast<std::byte>(round);
+    engine_copies(gpu.data(), host + 1024 + round);
     const Submitted point = bench.device().import_stream(stream);
     report.expect(point.status == Status::ok, "import of a stream");
     const Ticket copied =
-        bench.submit(QueueKind::d2h, {Copy{bench.at(64, 1), bench.at(128, 1)}}, {point.ticket});
+        bench.submit(QueueKind::d2h, {Copy{{on_gpu, 0, 1}, bench.at(128, 1)}}, {point.ticket});
     report.expect(bench.device().make_wait(stream, copied) == Status::ok, "a stream that waits");
-    const GpuCopy out{seen.data(), bench.memory().data() + 128, 1};
-    report.expect(driver.copy(stream, {&out, 1}) == GpuResult::ok, "copy");
-    const Ticket last =
-        bench.submit(QueueKind::host, {}, {bench.device().import_stream(stream).ticket});
+    engine_copies(gpu.data() + 64, host + 128);
+    engine_copies(host + 192, gpu.data() + 64);
+    const Submitted end = bench.device().import_stream(stream);
+    const Ticket last = bench.submit(QueueKind::host, {}, {end.ticket});
     bench.expect_outcome(bench.drain(), last, Status::ok);
-    report.expect(seen[0] == static_cast<std::byte>(round), "the stream saw old bytes");
+    report.expect(host[192] == static_cast<std::byte>(round), "a stream saw old bytes");
   }
 }
 
