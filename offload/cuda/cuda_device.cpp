@@ -36,6 +36,7 @@ CudaDevice::CudaDevice(GpuDriver& driver, std::vector<QueueInfo> queues,
                        const CudaDeviceOptions& options)
     : driver_(driver),
       options_(options),
+      copies_within_host_(driver.copies_within_host()),
       copies_(most_ops(queues)),
       threads_(std::move(queues), this) {
   const std::span infos = threads_.queues();
@@ -286,6 +287,11 @@ GpuResult CudaDevice::wait_for(const GroupBook& book, GpuStream stream, Ticket t
   return driver_.wait_word(stream, progress(other), sequence);
 }
 
+bool CudaDevice::by_engines(const Copy& copy) const {
+  return copies_within_host_ || !reach_[copy.from.space.index].host ||
+         !reach_[copy.to.space.index].host;
+}
+
 // Copies to the copy engines; from the first other operation on, all to kernels, which know whether
 // one before them has failed.
 GpuResult CudaDevice::give_ops(const GroupBook& book, GpuQueue& queue, std::size_t ops, Slot& slot,
@@ -301,7 +307,7 @@ GpuResult CudaDevice::give_ops(const GroupBook& book, GpuQueue& queue, std::size
       break;
     }
     const auto* copy = std::get_if<Copy>(&op);
-    kernels |= copy == nullptr;
+    kernels |= copy == nullptr || !by_engines(*copy);
     if (kernels) {
       launch_.push_back(op);
       continue;

@@ -122,6 +122,7 @@ class CudaDevice final : public Device, private QueueThreads::Elsewhere {
   bool may_be_given(const GroupBook& book, const GpuQueue& queue, const GroupBook::Group& group);
   void give(const GroupBook& book, GpuQueue& queue, const GroupBook::Group& group);
   GpuResult wait_for(const GroupBook& book, GpuStream stream, Ticket ticket);
+  bool by_engines(const Copy& copy) const;
   GpuResult give_ops(const GroupBook& book, GpuQueue& queue, std::size_t ops, Slot& slot,
                      std::uint32_t& status);
   Relay* relay_of(Ticket event);
@@ -133,6 +134,7 @@ class CudaDevice final : public Device, private QueueThreads::Elsewhere {
 
   GpuDriver& driver_;
   const CudaDeviceOptions options_;
+  const bool copies_within_host_;
   std::vector<GpuQueue> gpu_queues_;
   std::vector<GpuWord*> progress_;  // by queue: how many of its groups have ended
   std::vector<Relay> relays_;

@@ -58,6 +58,23 @@ CUdeviceptr address(const void* memory) {
   return reinterpret_cast<CUdeviceptr>(memory);
 }
 
+// Any thread may call us, also one on which the engine uses another GPU.
+class Current {
+ public:
+  explicit Current(int gpu) : gpu_(gpu), before_(gpu) {
+    (void)cudaGetDevice(&before_);
+    if (before_ != gpu_) (void)cudaSetDevice(gpu_);
+  }
+  ~Current() {
+    if (before_ != gpu_) (void)cudaSetDevice(before_);
+  }
+  Current(const Current&) = delete;
+  Current& operator=(const Current&) = delete;
+
+ private:
+  int gpu_, before_;
+};
+
 class CudaDriver final : public GpuDriver {
  public:
   explicit CudaDriver(const CudaDriverOptions& options) : options_(options) {
@@ -66,7 +83,7 @@ class CudaDriver final : public GpuDriver {
     if (options.gpu < 0 || options.gpu >= gpus)
       throw Error("GPU: number " + std::to_string(options.gpu) + " is not there, found " +
                   std::to_string(gpus));
-    must("cudaSetDevice", cudaSetDevice(options.gpu));
+    const Current current(options.gpu);
     must("cudaFree", cudaFree(nullptr));  // makes the primary context
     need(cudaDevAttrUnifiedAddressing, "unified addresses");
     need(cudaDevAttrCanMapHostMemory, "mapped host memory");
@@ -82,7 +99,8 @@ class CudaDriver final : public GpuDriver {
   }
 
   ~CudaDriver() override {
-    if (abandoned_ || cudaSetDevice(options_.gpu) != cudaSuccess) return;
+    if (abandoned_) return;
+    const Current current(options_.gpu);
     for (cudaGraphExec_t graph : graphs_) (void)cudaGraphExecDestroy(graph);
     for (const auto& [stream, scratch] : streams_)
       (void)cudaStreamDestroy(static_cast<cudaStream_t>(stream));
@@ -93,7 +111,7 @@ class CudaDriver final : public GpuDriver {
   }
 
   GpuStream make_stream(bool high_priority) override {
-    use();
+    const Current current(options_.gpu);
     int least = 0, greatest = 0;
     must("cudaDeviceGetStreamPriorityRange", cudaDeviceGetStreamPriorityRange(&least, &greatest));
     cudaStream_t stream = nullptr;
@@ -105,7 +123,7 @@ class CudaDriver final : public GpuDriver {
   }
 
   GpuEvent make_event() override {
-    use();
+    const Current current(options_.gpu);
     cudaEvent_t event = nullptr;
     must("cudaEventCreate", cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
     events_.push_back(event);
@@ -113,7 +131,7 @@ class CudaDriver final : public GpuDriver {
   }
 
   std::span<std::byte> make_pinned(Bytes bytes) override {
-    use();
+    const Current current(options_.gpu);
     void* memory = nullptr;
     const auto size = static_cast<std::size_t>(round_up(bytes, 4096));
     must("cudaHostAlloc",
@@ -124,7 +142,7 @@ class CudaDriver final : public GpuDriver {
   }
 
   std::span<std::byte> make_device_memory(Bytes bytes) override {
-    use();
+    const Current current(options_.gpu);
     void* memory = nullptr;
     must("cudaMalloc", cudaMalloc(&memory, static_cast<std::size_t>(round_up(bytes, 4096))));
     device_memory_.push_back(memory);
@@ -132,7 +150,7 @@ class CudaDriver final : public GpuDriver {
   }
 
   std::string register_host(std::span<std::byte> memory) override {
-    use();
+    const Current current(options_.gpu);
     for (std::size_t at = 0; at < memory.size(); at += kRegisteredBytes) {
       const cudaError_t error =
           cudaHostRegister(memory.data() + at, std::min(kRegisteredBytes, memory.size() - at),
@@ -147,13 +165,13 @@ class CudaDriver final : public GpuDriver {
 
   void unregister_host(std::span<std::byte> memory) override {
     if (abandoned_) return;
-    use();
+    const Current current(options_.gpu);
     for (std::size_t at = 0; at < memory.size(); at += kRegisteredBytes)
       if (cudaHostUnregister(memory.data() + at) != cudaSuccess) (void)cudaGetLastError();
   }
 
   GpuReach reach(const std::byte* memory) override {
-    use();
+    const Current current(options_.gpu);
     cudaPointerAttributes attributes{};
     if (cudaPointerGetAttributes(&attributes, memory) != cudaSuccess) {
       (void)cudaGetLastError();
@@ -166,22 +184,25 @@ class CudaDriver final : public GpuDriver {
             .host = !of_gpu};
   }
 
+  bool copies_within_host() const override { return false; }
+
   GpuResult record(GpuEvent event, GpuStream stream) override {
-    use();
+    const Current current(options_.gpu);
     return told("cudaEventRecord", cudaEventRecord(static_cast<cudaEvent_t>(event), of(stream)));
   }
 
   GpuResult wait_event(GpuStream stream, GpuEvent event) override {
-    use();
+    const Current current(options_.gpu);
     return told("cudaStreamWaitEvent",
                 cudaStreamWaitEvent(of(stream), static_cast<cudaEvent_t>(event), 0));
   }
 
   GpuResult write_word(GpuStream stream, GpuWord& word, std::uint64_t value) override {
-    use();
+    const Current current(options_.gpu);
     if (has_words_)
       return told("cuStreamWriteValue64",
                   symbols_.write_word(of(stream), address(&word), value, 0));
+    (void)cudaGetLastError();
     write_word_kernel<<<1, 1, 0, of(stream)>>>(plain(word), value);
     return told("write_word", cudaGetLastError());
   }
@@ -193,16 +214,17 @@ class CudaDriver final : public GpuDriver {
   }
 
   GpuResult wait_word(GpuStream stream, GpuWord& word, std::uint64_t value) override {
-    use();
+    const Current current(options_.gpu);
     if (has_words_)
       return told("cuStreamWaitValue64",
                   symbols_.wait_word(of(stream), address(&word), value, CU_STREAM_WAIT_VALUE_GEQ));
+    (void)cudaGetLastError();
     wait_word_kernel<<<1, 1, 0, of(stream)>>>(plain(word), value);
     return told("wait_word", cudaGetLastError());
   }
 
   GpuResult copy(GpuStream stream, std::span<const GpuCopy> copies) override {
-    use();
+    const Current current(options_.gpu);
     if (has_batches_ && !capturing_ && copies.size() > 1) {
       const GpuResult result = copy_batches(stream, copies);
       if (result != GpuResult::failed) return result;
@@ -219,21 +241,21 @@ class CudaDriver final : public GpuDriver {
 
   GpuResult launch(GpuStream stream, std::span<const Op> ops, SpaceMemory memory,
                    std::uint32_t* status) override {
-    use();
+    const Current current(options_.gpu);
     const auto error =
         gpu::launch(ops, memory, {stream, status, streams_.find(stream)->second, multiprocessors_});
     return told("launch", static_cast<cudaError_t>(error));
   }
 
   GpuResult begin_capture(GpuStream stream) override {
-    use();
+    const Current current(options_.gpu);
     capturing_ = true;
     return told("cudaStreamBeginCapture",
                 cudaStreamBeginCapture(of(stream), cudaStreamCaptureModeThreadLocal));
   }
 
   GpuResult end_capture(GpuStream stream, GpuGraph& graph) override {
-    use();
+    const Current current(options_.gpu);
     capturing_ = false;
     cudaGraph_t captured = nullptr;
     if (const GpuResult result =
@@ -249,13 +271,13 @@ class CudaDriver final : public GpuDriver {
   }
 
   GpuResult replay(GpuGraph graph, GpuStream stream) override {
-    use();
+    const Current current(options_.gpu);
     return told("cudaGraphLaunch",
                 cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), of(stream)));
   }
 
   GpuResult check() override {
-    use();
+    const Current current(options_.gpu);
     return works() ? GpuResult::ok : GpuResult::lost;
   }
 
@@ -264,9 +286,6 @@ class CudaDriver final : public GpuDriver {
 
  private:
   static cudaStream_t of(GpuStream stream) { return static_cast<cudaStream_t>(stream); }
-
-  // Any thread may call us.
-  void use() const { (void)cudaSetDevice(options_.gpu); }
 
   int attribute(cudaDeviceAttr which) const {
     int value = 0;
@@ -283,8 +302,9 @@ class CudaDriver final : public GpuDriver {
     if (capturing_) return true;  // a look would spoil the graph
     for (const auto& [stream, scratch] : streams_) {
       const cudaError_t error = cudaStreamQuery(of(stream));
-      if (error == cudaSuccess || error == cudaErrorNotReady) continue;
-      (void)cudaGetLastError();
+      if (error == cudaSuccess) continue;
+      (void)cudaGetLastError();  // also of what is not ready
+      if (error == cudaErrorNotReady) continue;
       last_error_ = describe("cudaStreamQuery", error);
       return false;
     }

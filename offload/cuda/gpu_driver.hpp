@@ -61,6 +61,9 @@ class GpuDriver {
   [[nodiscard]] virtual std::string register_host(std::span<std::byte> memory) = 0;
   virtual void unregister_host(std::span<std::byte> memory) = 0;
   virtual GpuReach reach(const std::byte* memory) = 0;
+  /// Whether copy() from host memory to host memory waits for nothing either. CUDA's does not
+  /// return before it is done: after all that the stream waits for.
+  virtual bool copies_within_host() const = 0;
 
   // In the order of a stream, after all that it was given before.
   virtual GpuResult record(GpuEvent event, GpuStream stream) = 0;

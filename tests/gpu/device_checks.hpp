@@ -11,7 +11,9 @@ namespace modalkv {
 /// What offload/device.hpp promises: order, bytes, failures, events, bounds.
 void check_device(GpuDriver& driver, CheckReport& report);
 
-/// Each case in memory of the GPU, against perform(): all bytes, those between included.
-void check_kernels(GpuDriver& driver, const std::vector<KernelCase>& cases, CheckReport& report);
+/// Each case in memory of the GPU, against perform(): all bytes, those between included. None may
+/// take longer than `patience_ns`.
+void check_kernels(GpuDriver& driver, const std::vector<KernelCase>& cases, CheckReport& report,
+                   Nanos patience_ns = 20 * kSecond);
 
 }  // namespace modalkv

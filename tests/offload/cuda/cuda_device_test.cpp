@@ -278,6 +278,24 @@ TEST(CudaDevice, MemoryThatAProcessorCannotReachIsRefused) {
   EXPECT_EQ(drain(device).at(0).status, Status::ok);
 }
 
+TEST(CudaDevice, CopiesThatWouldMakeTheCallerWaitAreKernels) {
+  Bytes4K host, gpu;
+  EmulatedGpu driver;
+  driver.forbid_copies_within_host();
+  driver.own(gpu.bytes);
+  CudaDevice device(driver);
+  host.add_to(device);
+  gpu.add_to(device, SpaceInfo::Kind::device);
+  host.bytes[0] = std::byte{7};
+  submit(device, QueueKind::h2d,
+         {Copy{host.at(0, 64), gpu.at(0, 64)}, Copy{host.at(0, 64), host.at(64, 64)}});
+  EXPECT_EQ(drain(device).at(0).status, Status::ok);
+  EXPECT_EQ(gpu.bytes[0], std::byte{7});
+  EXPECT_EQ(host.bytes[64], std::byte{7});
+  EXPECT_EQ(driver.calls(GpuCall::copy), 1);
+  EXPECT_EQ(driver.calls(GpuCall::launch), 1);
+}
+
 TEST(CudaDevice, WhatItPinnedItLetsGo) {
   Bytes4K memory;
   EmulatedGpu driver;

@@ -86,6 +86,9 @@ class EmulatedGpu final : public GpuDriver {
     const std::lock_guard lock(mutex_);
     owned_.push_back(memory);
   }
+  /// As CUDA: copies between what is not the GPU's own are refused, as they would make us wait.
+  void forbid_copies_within_host() { copies_within_host_ = false; }
+  bool copies_within_host() const override { return copies_within_host_; }
   bool abandoned() const { return abandoned_; }
   std::size_t registered_ranges() const {
     const std::lock_guard lock(mutex_);
@@ -171,6 +174,9 @@ class EmulatedGpu final : public GpuDriver {
     });
   }
   GpuResult copy(GpuStream stream, std::span<const GpuCopy> copies) override {
+    for (const GpuCopy& one : copies)
+      if (!copies_within_host_ && reach(one.from).host && reach(one.to).host)
+        throw Error("a copy that makes its caller wait");
     return give(GpuCall::copy, stream, [&] {
       return Command{.batch = std::vector<GpuCopy>(copies.begin(), copies.end())};
     });
@@ -309,6 +315,7 @@ class EmulatedGpu final : public GpuDriver {
 
   const std::uint64_t seed_;
   const EmulatedLaunch launches_;
+  bool copies_within_host_ = true;
   std::atomic<bool> halted_{false}, lost_{false}, abandoned_{false};
   mutable std::mutex mutex_;  // of what follows, up to the streams
   std::map<GpuCall, int> made_;
