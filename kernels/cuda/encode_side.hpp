@@ -2,10 +2,10 @@
 // a group of tokens of a page. Groups along tokens take a second look at their rows, which the
 // cache still has.
 //
-// An element costs its two bytes, the page's bits, and about 18 instructions for INT4: conversion,
-// range (2), finiteness, code (6), word (1); loads, stores and the checksum the rest. That is what
-// a GPU has for it at the speed of a copy. FP16 pages cost less, a rotation 10 more, and a known
-// bias 4 and, for four heads at once, a cosine and a sine in binary64 a token and pair.
+// An element costs its two bytes and the page's bits. Instructions for INT4, by what the code says:
+// conversion 1, range and finiteness 3, code 6, word 1; loads, stores, checksum and the fits of its
+// group the rest. A rotation takes 10 more; a known bias 4 and, for four heads at once, a cosine
+// and a sine in binary64 a token and pair.
 #pragma once
 
 #include "kernels/cuda/head_encoder.hpp"

@@ -16,7 +16,7 @@ class HeadDecoder {
   __device__ HeadDecoder(const PageBatch& batch, const DevicePage& page, int head)
       : batch_(batch),
         page_(page),
-        places_(batch, head),
+        places_(batch.shape, batch.layout, head),
         head_(head),
         dims_(batch.shape.head_dim) {}
 

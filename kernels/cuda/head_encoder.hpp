@@ -33,7 +33,7 @@ class HeadEncoder {
                          const float2* turns)
       : batch_(batch),
         page_(page),
-        places_(batch, head),
+        places_(batch.shape, batch.layout, head),
         head_(head),
         dims_(batch.shape.head_dim),
         room_(room),
@@ -99,8 +99,8 @@ class HeadEncoder {
     }
   }
 
-  /// The groups of a pass, or of the channels from `begin` on: coefficients and metadata. Ends the
-  /// use of ranges.
+  /// The groups of a pass, or of the channels from `begin` on: coefficients and metadata. Begins
+  /// and ends in a barrier of the warp, so that what write() reads is not what a later pass makes.
   __device__ void fit(Tokens begin, int pass) {
     __syncwarp();
     const float tensor_scale = in_values ? batch_.value_scale : batch_.key_scale;
@@ -135,7 +135,6 @@ class HeadEncoder {
     const int bytes = groups * (places_.format.scale_bytes + places_.format.zero_bytes);
     for (int at = 16 * at_.lane; at < bytes; at += 16 * 32)
       store(to + at, *reinterpret_cast<const uint4*>(room_.metadata + at));
-    __syncwarp();
   }
 
   /// The words of a pass.
@@ -170,7 +169,6 @@ class HeadEncoder {
       }
       write_words(begin, pass, depth, words);
     }
-    __syncwarp();  // before other groups come into the room
   }
 
   __device__ bool is_good() const {
@@ -232,9 +230,7 @@ class HeadEncoder {
     const int at = static_cast<int>(token) + (in_values ? depth : 0);
     const Bytes word = places_.word(at, channel + (in_values ? 0 : depth));
     if constexpr (kBits > 2) {
-      if (channel >= dims_) return;
-      store(word, make_uint4(words[0], words[1], words[2], words[3]));
-      store(word + 16, make_uint4(words[4], words[5], words[6], words[7]));
+      store_rows(word, words);
     } else if constexpr (wide && in_values) {
       // The second pass has the other half of these words.
       SIMT_UNROLL
@@ -244,23 +240,45 @@ class HeadEncoder {
         else
           words[row] = first_[row] | words[row] << 8;
       }
-      if (pass == 0 || channel >= dims_) return;
-      store(word, make_uint4(words[0], words[1], words[2], words[3]));
-      store(word + 16, make_uint4(words[4], words[5], words[6], words[7]));
+      if (pass == 1) store_rows(word, words);
     } else {
       // Another lane has the other half of these words: each stores half of the rows.
-      constexpr int other = in_values ? 16 : 1;
-      const bool upper = (at_.lane & other) != 0;
       std::uint32_t whole[4];
+      const bool upper = exchange < in_values ? 16 : 1 > (words, whole);
       SIMT_UNROLL
       for (int i = 0; i < 4; ++i) {
         const std::uint32_t mine = upper ? words[4 + i] : words[i];
-        const std::uint32_t got = __shfl_xor_sync(~0u, upper ? words[i] : words[4 + i], other);
-        whole[i] = upper ? got | mine << 8 : mine | got << 8;
+        whole[i] = upper ? whole[i] | mine << 8 : mine | whole[i] << 8;
       }
       if (channel < dims_)
         store(word + (upper ? 16 : 0), make_uint4(whole[0], whole[1], whole[2], whole[3]));
     }
+  }
+
+  // Eight rows to `word`. Two lanes together store 32 bytes at once, those of the one and then of
+  // the other: memory takes no less without a mask.
+  __device__ void store_rows(Bytes word, const std::uint32_t (&words)[kOctet]) {
+    std::uint32_t got[4];
+    const bool upper = exchange<1>(words, got);
+    const Bytes of_other = __shfl_xor_sync(~0u, word, 1);
+    const uint4 theirs = make_uint4(got[0], got[1], got[2], got[3]);
+    const uint4 mine = upper ? make_uint4(words[4], words[5], words[6], words[7])
+                             : make_uint4(words[0], words[1], words[2], words[3]);
+    if (at_.first_channel() >= dims_) return;
+    const int rows = upper ? 16 : 0;
+    store((upper ? of_other : word) + rows, upper ? theirs : mine);
+    store((upper ? word : of_other) + rows, upper ? mine : theirs);
+  }
+
+  // The lower of two lanes, `other` apart, gets the first four words of the upper, and this one the
+  // last four of the lower. Whether this is the upper.
+  template <int other>
+  __device__ bool exchange(const std::uint32_t (&words)[kOctet], std::uint32_t (&got)[4]) const {
+    const bool upper = (at_.lane & other) != 0;
+    SIMT_UNROLL
+    for (int i = 0; i < 4; ++i)
+      got[i] = __shfl_xor_sync(~0u, upper ? words[i] : words[4 + i], other);
+    return upper;
   }
 
   // Zeros in place of tokens behind the first `left`.

@@ -58,13 +58,13 @@ template <int bits, bool in_values>
 struct SidePlaces {
   static constexpr int kDeep = 32 / bits;
 
-  __device__ SidePlaces(const PageBatch& batch, int head)
-      : format(in_values ? batch.shape.format.value : batch.shape.format.key),
-        lines(in_values ? batch.layout.value_lines(head) : batch.layout.key_lines(head)),
-        metadata(in_values ? batch.layout.value_metadata(head) : batch.layout.key_metadata(head)),
-        dims(batch.shape.head_dim),
-        tokens(static_cast<int>(batch.shape.tokens)),
-        group(static_cast<int>(group_elements(format, batch.shape))),
+  __device__ SidePlaces(const PageShape& shape, const PageLayout& layout, int head)
+      : format(in_values ? shape.format.value : shape.format.key),
+        lines(in_values ? layout.value_lines(head) : layout.key_lines(head)),
+        metadata(in_values ? layout.value_metadata(head) : layout.key_metadata(head)),
+        dims(shape.head_dim),
+        tokens(static_cast<int>(shape.tokens)),
+        group(static_cast<int>(group_elements(format, shape))),
         vector_groups((dims + group - 1) / group) {}
 
   /// The word of an element; with the seven rows behind it, 32 bytes.

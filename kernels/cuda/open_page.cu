@@ -24,6 +24,7 @@ struct OpenPages {
   static constexpr int kMost = 64;
 
   PageShape shape;
+  PageLayout layout;
   NumberFormat number;  // of the rows
   std::uint32_t* status;
   OpenPage pages[kMost];
@@ -39,11 +40,21 @@ __device__ std::uint16_t converted(std::uint16_t code, NumberFormat from, Number
   return from == to ? code : to_16bit(from_16bit(code, from), to);
 }
 
+// Two neighbours of rows, as a page of `to` numbers holds them; zeros where there are no rows.
+__device__ std::uint32_t pair_at(const std::uint16_t* rows, std::int64_t pair, NumberFormat from,
+                                 NumberFormat to, bool& good) {
+  if (rows == nullptr) return 0;
+  const std::uint16_t low = rows[2 * pair], high = rows[2 * pair + 1];
+  const std::uint16_t to_low = converted(low, from, to), to_high = converted(high, from, to);
+  good = good && is_finite(low, from) && is_finite(high, from) && is_finite(to_low, to) &&
+         is_finite(to_high, to);
+  return to_low | std::uint32_t{to_high} << 16;
+}
+
 __global__ void __launch_bounds__(kThreads) write_rows(const __grid_constant__ OpenPages batch) {
   if (has_failed(batch.status)) return;
   const PageShape& shape = batch.shape;
   const OpenPage& open = batch.pages[blockIdx.y];
-  const PageLayout layout(shape);
   const int pairs = shape.head_dim / 2, of_a_token = shape.kv_heads * pairs;
   const std::int64_t count = std::int64_t{open.tokens} * of_a_token;
   bool good = true;
@@ -51,26 +62,18 @@ __global__ void __launch_bounds__(kThreads) write_rows(const __grid_constant__ O
        i += std::int64_t{gridDim.x} * kThreads) {
     const auto row = static_cast<int>(i / of_a_token), in_token = static_cast<int>(i % of_a_token);
     const int head = in_token / pairs, dim = in_token % pairs * 2;
-    for (const bool in_values : {false, true}) {
-      const NumberFormat number = in_values ? shape.format.value.number : shape.format.key.number;
-      const std::uint16_t* rows = in_values ? open.values : open.keys;
-      std::uint16_t codes[2] = {};
-      for (int c = 0; c < 2 && rows != nullptr; ++c) {
-        const std::uint16_t code = rows[2 * i + c];
-        codes[c] = converted(code, batch.number, number);
-        good = good && is_finite(code, batch.number) && is_finite(codes[c], number);
-      }
-      const Tokens token = open.first + row;
-      if (in_values) {
-        for (int c = 0; c < 2; ++c) {
-          const ElementPlace place = layout.value(head, token, dim + c);
-          *reinterpret_cast<std::uint16_t*>(open.page + place.word + place.bit / 8) = codes[c];
-        }
-      } else {
-        *reinterpret_cast<std::uint32_t*>(open.page + layout.key(head, token, dim).word) =
-            codes[0] | std::uint32_t{codes[1]} << 16;
-      }
-    }
+    const Tokens token = open.first + row;
+    const std::uint32_t key = pair_at(open.keys, i, batch.number, shape.format.key.number, good);
+    const SidePlaces<16, false> keys(shape, batch.layout, head);
+    *reinterpret_cast<std::uint32_t*>(open.page + keys.word(static_cast<int>(token), dim)) = key;
+    const std::uint32_t value =
+        pair_at(open.values, i, batch.number, shape.format.value.number, good);
+    const SidePlaces<16, true> values(shape, batch.layout, head);
+    // Two channels' words, of which this token has a half.
+    auto* halves = reinterpret_cast<std::uint16_t*>(
+        open.page + values.word(static_cast<int>(token), dim) + token % 2 * 2);
+    halves[0] = static_cast<std::uint16_t>(value);
+    halves[2] = static_cast<std::uint16_t>(value >> 16);
   }
   if (!good) fail(batch.status, Status::rejected);
 }
@@ -100,7 +103,8 @@ bool alike(const Close& a, const Close& b) {
 }
 
 GpuError launch_append(std::span<const Append> ops, SpaceMemory memory, const GpuLaunch& launch) {
-  OpenPages batch{ops.front().shape, ops.front().input, launch.status, {}};
+  const PageShape& shape = ops.front().shape;
+  OpenPages batch{shape, PageLayout(shape), ops.front().input, launch.status, {}};
   while (!ops.empty()) {
     const std::size_t count = std::min<std::size_t>(ops.size(), OpenPages::kMost);
     Fill opened[OpenPages::kMost];
@@ -124,8 +128,8 @@ GpuError launch_append(std::span<const Append> ops, SpaceMemory memory, const Gp
 
 GpuError launch_close(std::span<const Close> ops, SpaceMemory memory, const GpuLaunch& launch) {
   const PageShape& shape = ops.front().shape;
-  OpenPages batch{shape, shape.format.key.number, launch.status, {}};
-  const Bytes trailer = PageLayout(shape).trailer();
+  OpenPages batch{shape, PageLayout(shape), shape.format.key.number, launch.status, {}};
+  const Bytes trailer = batch.layout.trailer();
   while (!ops.empty()) {
     const std::size_t count =
         std::min<std::size_t>({ops.size(), OpenPages::kMost, kConclusionsOfALaunch});

@@ -53,6 +53,11 @@ function(modalkv_layer layer)
                              BOOST_ASIO_NO_DEPRECATED BOOST_ERROR_CODE_HEADER_ONLY)
   # Every rounding as written: the same page bytes and digests on every processor.
   target_compile_options(modalkv_${layer} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off>)
+  # Constants and arithmetic are shared with the host; a kernel that spills registers is an error.
+  target_compile_options(modalkv_${layer} PRIVATE
+    "$<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr;-lineinfo;-Xptxas=-warn-spills>")
+  file(GLOB exact CONFIGURE_DEPENDS ${layer}/cuda/encode*.cu ${layer}/cuda/decode.cu)
+  set_source_files_properties(${exact} PROPERTIES COMPILE_OPTIONS --fmad=false)
   target_sources(modalkv PRIVATE $<TARGET_OBJECTS:modalkv_${layer}>)
   # What kernels compare is loop counters, no magic values that a fuzzer could learn: half its time.
   if(MODALKV_FUZZ AND layer STREQUAL kernels)

@@ -37,7 +37,7 @@ class Slab {
 
 class Twin {
  public:
-  explicit Twin(std::size_t bytes = 4 << 20) : host_(bytes) {}
+  explicit Twin(std::size_t bytes = 1 << 20) : host_(bytes) {}
 
   /// `shift`: bytes by which it misses the alignment of 64.
   template <typename T>
@@ -80,18 +80,21 @@ class Twin {
                         bytes);
           }
     }
-    const auto used = static_cast<std::size_t>(used_);
-    if (std::memcmp(host_.data(), gpu.data(), used) != 0) {
-      std::size_t first = 0;
-      while (host_.data()[first] == gpu.data()[first]) ++first;
-      ADD_FAILURE() << "byte " << first << " is " << static_cast<int>(gpu.data()[first])
-                    << " on the GPU and " << static_cast<int>(host_.data()[first])
-                    << " on the host";
-    }
+    expect_same(gpu);
     return expected;
   }
   Status run(const Op& op, const Options& options) { return run(std::span(&op, 1), options); }
   Status run(const Op& op) { return run(op, Options{}); }
+
+  Slab copy() const { return host_; }
+  void expect_same(const Slab& gpu) const {
+    const auto used = static_cast<std::size_t>(used_);
+    if (std::memcmp(host_.data(), gpu.data(), used) == 0) return;
+    std::size_t first = 0;
+    while (host_.data()[first] == gpu.data()[first]) ++first;
+    ADD_FAILURE() << "byte " << first << " is " << static_cast<int>(gpu.data()[first])
+                  << " on the GPU and " << static_cast<int>(host_.data()[first]) << " on the host";
+  }
 
  private:
   static Status launch(std::span<const Op> ops, const Slab& memory, const Options& options) {
