@@ -13,7 +13,7 @@ namespace modalkv::MODALKV_GPU {
 template <class K, class V, int dims>
 constexpr int wide_row_tiles() {
   constexpr bool kTwoTerms = AttendTile<K, V, dims, 1>::kWeightTerms == 2;
-  constexpr int kMost = dims == 64 ? 4 : dims == 128 ? 3 : kTwoTerms ? 1 : 2;
+  constexpr int kMost = (dims == 64 ? 4 : dims == 128 ? 3 : 2) - (kTwoTerms && dims > 64 ? 1 : 0);
   constexpr int kGroups = scaled_groups<V>(dims);
   constexpr bool kMore = K::kElement.per_channel || kGroups > 1;
   return !kMore ? kMost : dims == 256 ? 1 : 2;
