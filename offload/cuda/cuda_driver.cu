@@ -9,6 +9,7 @@
 #include "modalkv/error.hpp"
 #include "offload/cuda/cuda_driver.hpp"
 #include "offload/cuda/driver_symbols.hpp"
+#include "offload/cuda/nvtx_range.hpp"
 
 namespace modalkv {
 namespace {
@@ -208,7 +209,8 @@ class CudaDriver final : public GpuDriver {
   }
 
   GpuResult raise_word(GpuStream stream, GpuWord& word, std::uint64_t value) override {
-    use();
+    const Current current(options_.gpu);
+    (void)cudaGetLastError();
     raise_word_kernel<<<1, 1, 0, of(stream)>>>(plain(word), value);
     return told("raise_word", cudaGetLastError());
   }
@@ -225,6 +227,7 @@ class CudaDriver final : public GpuDriver {
 
   GpuResult copy(GpuStream stream, std::span<const GpuCopy> copies) override {
     const Current current(options_.gpu);
+    const NvtxRange range("copy");
     if (has_batches_ && !capturing_ && copies.size() > 1) {
       const GpuResult result = copy_batches(stream, copies);
       if (result != GpuResult::failed) return result;
@@ -242,6 +245,7 @@ class CudaDriver final : public GpuDriver {
   GpuResult launch(GpuStream stream, std::span<const Op> ops, SpaceMemory memory,
                    std::uint32_t* status) override {
     const Current current(options_.gpu);
+    const NvtxRange range(ops.front());
     const auto error =
         gpu::launch(ops, memory, {stream, status, streams_.find(stream)->second, multiprocessors_});
     return told("launch", static_cast<cudaError_t>(error));
