@@ -60,10 +60,10 @@ class PageTable {
       offset_ = mine < pages_ ? entry(mine) : 0;
     }
     const std::int64_t offset = __shfl_sync(~0u, offset_, page - first_);
-    const std::byte* const address = task_.pages + offset;
-    if (offset >= 0 && offset <= task_.pages_bytes - page_bytes_ &&
-        reinterpret_cast<std::uintptr_t>(address) % 16 == 0)
-      return address;
+    if (offset >= 0 && offset <= task_.pages_bytes - page_bytes_) {
+      const std::byte* const address = task_.pages + offset;
+      if (reinterpret_cast<std::uintptr_t>(address) % 16 == 0) return address;
+    }
     if (threadIdx.x % 32 == 0) fail(status_, Status::rejected);
     return nullptr;
   }
