@@ -1,6 +1,6 @@
 // Operations to launches: neighbours of one kind that are alike and touch nothing of each other's
 // results go together.
-#include <type_traits>
+#include <algorithm>
 
 #include "kernels/cuda/attention_launch.hpp"
 #include "kernels/cuda/page_launch.hpp"
@@ -11,35 +11,34 @@ namespace {
 constexpr std::size_t kMostTogether = 64;  // comparing all with all takes the time of its square
 
 // Whether one of them writes what the other touches.
-bool depend(const Op& a, const Op& b) {
-  for (const Access& x : accesses(a))
-    for (const Access& y : accesses(b))
+bool depend(const Accesses& a, const Accesses& b) {
+  for (const Access& x : a)
+    for (const Access& y : b)
       if ((x.writes || y.writes) && overlap(x.where, y.where)) return true;
   return false;
 }
 
 template <class Kind>
-bool may_join(const Op& op, const Op& with) {
-  const Kind* a = std::get_if<Kind>(&op);
-  if (a == nullptr) return false;
-  if constexpr (requires { alike(*a, *a); })
-    return alike(*a, std::get<Kind>(with)) && !depend(op, with);
-  return !depend(op, with);
+bool are_alike(const Kind& a, const Kind& b) {
+  if constexpr (requires { alike(a, b); }) return alike(a, b);
+  return true;
 }
 
 // Launches those at the front of `ops` that go with the first; drops them.
 template <class Kind, class Launch>
 GpuError launch_front(std::span<const Op>& ops, Launch launch) {
   Kind together[kMostTogether];
+  Accesses touched[kMostTogether];
   std::size_t count = 0;
-  const auto joins = [&](const Op& op) {
-    for (std::size_t i = 0; i < count; ++i)
-      if (!may_join<Kind>(op, ops[i])) return false;
-    return true;
-  };
-  while (count < kMostTogether && count < ops.size() && joins(ops[count])) {
-    together[count] = std::get<Kind>(ops[count]);
-    ++count;
+  for (const Op& op : ops.first(std::min(kMostTogether, ops.size()))) {
+    const Kind* next = std::get_if<Kind>(&op);
+    if (next == nullptr || (count > 0 && !are_alike(*next, together[0]))) break;
+    const Accesses touches = accesses(op);
+    if (std::any_of(touched, touched + count,
+                    [&](const Accesses& other) { return depend(touches, other); }))
+      break;
+    together[count] = *next;
+    touched[count++] = touches;
   }
   ops = ops.subspan(count);
   return launch(std::span<const Kind>(together, count));

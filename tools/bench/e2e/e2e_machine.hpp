@@ -46,7 +46,6 @@ class E2eMachine {
   virtual E2eWords& words() = 0;
   /// "NVIDIA H200, driver ...", or what stands in for a GPU.
   virtual std::string name() const = 0;
-  virtual bool is_gpu() const = 0;
 
  protected:
   E2eMachine() = default;

@@ -47,7 +47,6 @@ class GpuMachine final : public E2eMachine {
   std::span<std::byte> tables() override { return tables_; }
   E2eWords& words() override { return *words_; }
   std::string name() const override { return name_; }
-  bool is_gpu() const override { return true; }
 
  private:
   static Bytes pinnable(Bytes bytes) {

@@ -34,7 +34,6 @@ class HostMachine final : public E2eMachine {
   std::span<std::byte> tables() override { return tables_.bytes(); }
   E2eWords& words() override { return words_; }
   std::string name() const override { return "no GPU: memory and threads of this machine"; }
-  bool is_gpu() const override { return false; }
 
  private:
   static Bytes available(const E2eMachineConfig& config) {
