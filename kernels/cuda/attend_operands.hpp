@@ -3,16 +3,10 @@
 
 #include "kernels/cuda/attend_task.hpp"
 #include "kernels/cuda/gpu_launch.hpp"
+#include "kernels/cuda/op_memory.hpp"
 #include "kernels/quantizer.hpp"
 
 namespace modalkv {
-
-/// nullptr where there are no bytes.
-template <typename T>
-T* as(const Address& address, SpaceMemory memory) {
-  if (address.bytes == 0) return nullptr;
-  return reinterpret_cast<T*>(memory[address.space.index] + address.offset);
-}
 
 /// Score has no scale of values.
 template <typename OverPages>

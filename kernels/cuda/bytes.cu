@@ -1,6 +1,7 @@
 // Fill and Copy: as wide as all addresses and lengths of a launch allow; memory is the limit.
 #include <algorithm>
 
+#include "kernels/cuda/op_memory.hpp"
 #include "kernels/cuda/page_launch.hpp"
 #include "kernels/cuda/status_word.hpp"
 #include "kernels/simt/simt.hpp"
@@ -70,10 +71,6 @@ GpuError launch_runs(const Runs& runs, int count, const GpuLaunch& launch) {
   return width == 16  ? launched(move_bytes<uint4>)
          : width == 4 ? launched(move_bytes<std::uint32_t>)
                       : launched(move_bytes<std::uint8_t>);
-}
-
-std::byte* at(SpaceMemory memory, const Address& address) {
-  return memory[address.space.index] + address.offset;
 }
 
 }  // namespace

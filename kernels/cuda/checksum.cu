@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/byte_sums.hpp"
+#include "kernels/cuda/op_memory.hpp"
 #include "kernels/cuda/page_launch.hpp"
 #include "kernels/cuda/status_word.hpp"
 #include "kernels/page_layout.hpp"
@@ -159,10 +160,6 @@ GpuError in_handfuls(std::span<const Op> ops, const GpuLaunch& launch, Make make
     ops = ops.subspan(count);
   }
   return 0;
-}
-
-std::byte* at(SpaceMemory memory, const Address& address) {
-  return memory[address.space.index] + address.offset;
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/byte_sums.hpp"
 #include "kernels/cuda/head_decoder.hpp"
+#include "kernels/cuda/op_memory.hpp"
 #include "kernels/cuda/page_launch.hpp"
 #include "kernels/cuda/status_word.hpp"
 
@@ -61,10 +62,6 @@ GpuError decode_any(const PageBatch& batch, int pages, const GpuLaunch& launch) 
     default:
       return with(std::integral_constant<int, 2>{});
   }
-}
-
-std::byte* at(SpaceMemory memory, const Address& address) {
-  return address.bytes == 0 ? nullptr : memory[address.space.index] + address.offset;
 }
 
 }  // namespace

@@ -2,17 +2,10 @@
 #include <algorithm>
 
 #include "kernels/cuda/encode_side.hpp"
+#include "kernels/cuda/op_memory.hpp"
 #include "kernels/cuda/page_launch.hpp"
 
 namespace modalkv::MODALKV_GPU {
-namespace {
-
-std::byte* at(SpaceMemory memory, const Address& address) {
-  return address.bytes == 0 ? nullptr : memory[address.space.index] + address.offset;
-}
-
-}  // namespace
-
 bool alike(const Encode& a, const Encode& b) {
   return a.shape == b.shape && a.input == b.input && a.key_scale == b.key_scale &&
          a.value_scale == b.value_scale && a.key_bias.elements == b.key_bias.elements &&

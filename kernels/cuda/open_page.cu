@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/byte_sums.hpp"
 #include "kernels/cuda/lane_tile.hpp"
+#include "kernels/cuda/op_memory.hpp"
 #include "kernels/cuda/page_launch.hpp"
 #include "kernels/cuda/status_word.hpp"
 
@@ -87,10 +88,6 @@ GpuError launch_rows(const OpenPages& batch, int count, const GpuLaunch& launch)
   const dim3 grid(static_cast<unsigned>(std::min(divide_up(most, kThreads), busy)),
                   static_cast<unsigned>(count));
   return SIMT_LAUNCH(write_rows, grid, kThreads, 0, launch.stream, batch);
-}
-
-std::byte* at(SpaceMemory memory, const Address& address) {
-  return memory[address.space.index] + address.offset;
 }
 
 }  // namespace
