@@ -19,6 +19,7 @@
 #include "runtime/c_boundary.hpp"
 #include "runtime/c_config.hpp"
 #include "tests/runtime/c_api_c11.h"
+#include "tests/runtime/test_device.hpp"
 
 namespace modalkv {
 namespace {
@@ -131,6 +132,7 @@ mkv_config small_config() {
   config.host_bytes = 16 * kMiB;
   config.tables_bytes = kMiB;
   config.attention_threads = 1;
+  config.gpu = gpu_of_tests() ? *gpu_of_tests() + 1 : 0;
   return config;
 }
 

@@ -14,6 +14,7 @@
 #include "scheduler/selection.hpp"
 #include "tests/offload/devices.hpp"
 #include "tests/runtime/small_cache.hpp"
+#include "tests/runtime/test_device.hpp"
 
 namespace modalkv {
 namespace {
@@ -56,7 +57,7 @@ class Engine {
         host_(static_cast<std::size_t>(4 * kMiB)),
         tables_(static_cast<std::size_t>(4 * kMiB)),
         rows_(static_cast<std::size_t>(kOutputs + kLayers * kMostTokens * kQueryRow)),
-        faults_(world_.device, std::move(faults)),
+        faults_(*world_, std::move(faults)),
         cache_(device_, config_,
                {.device = device_memory_, .hosts = {{host_, 0}}, .tables = tables_}) {
     cache_.grow_host(0, static_cast<Bytes>(host_.size()));
@@ -194,7 +195,7 @@ class Engine {
   RuntimeConfig config_;
   // They outlive the device, which may still be at work when the test ends.
   std::vector<std::byte> device_memory_, host_, tables_, rows_;
-  Host world_;
+  TestDevice world_;
   FaultDevice faults_;
   CheckingDevice checker_{faults_};
   ShowsWhatIsHidden device_{checker_};

@@ -9,6 +9,7 @@
 #include "kernels/page_codec.hpp"
 #include "tests/offload/devices.hpp"
 #include "tests/runtime/kv_history.hpp"
+#include "tests/runtime/test_device.hpp"
 
 namespace modalkv {
 namespace {
@@ -25,13 +26,13 @@ class Streaming {
     const Segment prompt[] = {{TokenClass::image, 128}, {TokenClass::text, 4}};
     sequence_ = cache_.begin(prompt)->sequence;
     std::fill_n(reinterpret_cast<std::uint16_t*>(engine_.data()), kRows * 64, to_fp16(0.5f));
-    space_ = world_.device
+    space_ = device_
                  .register_space(
                      {SpaceInfo::Kind::device, static_cast<Bytes>(engine_.size()), engine_.data()})
                  .space;
   }
 
-  CheckingDevice& device() { return world_.device; }
+  CheckingDevice& device() { return device_; }
   KvCache& cache() { return cache_; }
   SequenceId sequence() const { return sequence_; }
   std::vector<std::byte>& host_memory() { return host_; }
@@ -61,12 +62,14 @@ class Streaming {
 
  private:
   static constexpr Bytes kRows = 256;
-  Checked<Host> world_;
-  std::vector<std::byte> device_ = std::vector<std::byte>(static_cast<std::size_t>(4 * kMiB)),
-                         host_ = device_, tables_ = device_, engine_ = device_;
-  KvCache cache_{world_.device,
+  // It outlives the device, which may still be at work when the test ends.
+  std::vector<std::byte> memory_ = std::vector<std::byte>(static_cast<std::size_t>(4 * kMiB)),
+                         host_ = memory_, tables_ = memory_, engine_ = memory_;
+  TestDevice world_;
+  CheckingDevice device_{*world_};
+  KvCache cache_{device_,
                  history_config({.seed = 4}),
-                 {.device = device_, .hosts = {{host_}}, .tables = tables_}};
+                 {.device = memory_, .hosts = {{host_}}, .tables = tables_}};
   SequenceId sequence_{};
   SpaceId space_{};
 };
@@ -160,10 +163,10 @@ TEST(KvCache, RefusesWhatMakesNoSense) {
 }
 
 TEST(KvCache, SaysWhatItsMemoryIsTooSmallFor) {
-  Host world;
+  TestDevice world;
   std::vector<std::byte> small(static_cast<std::size_t>(64 * kKiB));
   try {
-    KvCache cache(world.device, history_config({}),
+    KvCache cache(*world, history_config({}),
                   {.device = small, .hosts = {{small}}, .tables = small});
     FAIL();
   } catch (const Error& error) {

@@ -16,6 +16,7 @@
 
 #include "modalkv/runtime.hpp"
 #include "tests/runtime/content_oracle.hpp"
+#include "tests/runtime/test_device.hpp"
 #include "tests/scheduler/sample_machine.hpp"
 
 namespace modalkv {
@@ -50,6 +51,7 @@ RuntimeConfig soak_config() {
   config.host_bytes = 3 * kMiB;
   config.tables_bytes = 4 * kMiB;
   config.attention_threads = 1;
+  config.gpu = gpu_of_tests();
   config.verify_every = 8;
   config.overdue_ns = 60 * kSecond;
   return config;

@@ -14,6 +14,7 @@
 #include "runtime/kv_cache.hpp"
 #include "tests/offload/devices.hpp"
 #include "tests/runtime/small_cache.hpp"
+#include "tests/runtime/test_device.hpp"
 
 namespace modalkv {
 
@@ -174,8 +175,8 @@ class Engine {
   // They outlive the device, which may still be at work when the test ends.
   std::vector<std::byte> device_memory_, tables_, rows_;
   std::array<std::vector<std::byte>, 2> hosts_{};
-  Host world_;
-  CheckingDevice checker_{world_.device};
+  TestDevice world_;
+  CheckingDevice checker_{*world_};
   Recorder recorder_{checker_};
   KvCache cache_;
   SpaceId space_{};

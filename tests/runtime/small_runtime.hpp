@@ -2,6 +2,7 @@
 #pragma once
 
 #include "modalkv/runtime.hpp"
+#include "tests/runtime/test_device.hpp"
 
 namespace modalkv {
 
@@ -21,6 +22,7 @@ inline RuntimeConfig small_runtime_config(int layers) {
   config.staging_slot_bytes = kMiB;
   config.partials_bytes = kMiB;
   config.attention_threads = 1;
+  config.gpu = gpu_of_tests();
   return config;
 }
 
