@@ -21,9 +21,7 @@ constexpr Tokens kVisualPageTokens = 64;
 constexpr int kPartialsInFlight = 64;  // of each row
 constexpr Bytes kTableBytesAPage = 64;
 constexpr Nanos kPatienceNanos = 20 * kSecond;
-// Placements round to blocks, and the queues' limits are not what is measured.
-constexpr double kRounding = 1.05;
-constexpr int kMostGroups = 1024, kMostOps = 32'768;
+constexpr double kRounding = 1.05;  // of placements, to blocks
 
 bool is_16_bit(const KvFormat& format) {
   return format == both(fp16());
@@ -79,17 +77,6 @@ Bytes available(Bytes all, Bytes device) {
   return device;
 }
 
-std::vector<QueueInfo> queues_of(const DecodeShape& shape, double link_bytes_per_s) {
-  std::vector<QueueInfo> queues = standard_queues(1, shape.host_threads);
-  for (QueueInfo& queue : queues) {
-    queue.max_groups = kMostGroups;
-    queue.max_ops = kMostOps;
-    if (queue.kind == QueueKind::h2d || queue.kind == QueueKind::d2h)
-      queue.copy_bytes_per_s = link_bytes_per_s;
-  }
-  return queues;
-}
-
 Placement placement_of(const DecodeShape& shape, const PlaceShares& shares) {
   const bool high = is_16_bit(shape.format);
   Placement placement;
@@ -115,12 +102,13 @@ DecodeEngine::DecodeEngine(const DecodeShape& shape, const PlaceShares& shares,
       host_memory_(host_bytes(shape)),
       tables_(tables_bytes(shape)),
       outputs_(static_cast<std::size_t>(shape.batch * shape.heads * shape.head_dim)),
-      host_device_(queues_of(shape, link_bytes_per_s)),
+      host_device_(roomy_queues(shape.host_threads, link_bytes_per_s)),
       device_(host_device_),
       cache_(device_, config(shares),
              {.device = device_memory_.bytes(),
               .hosts = {{host_memory_.bytes()}},
-              .tables = tables_.bytes()}) {
+              .tables = tables_.bytes()}),
+      calls_(cache_, host_device_, kPatienceNanos) {
   cache_.grow_host(0, static_cast<Bytes>(host_memory_.bytes().size()));
   cache_.set_placement(placement_of(shape, shares));
   std::mt19937_64 random(shape.seed);
@@ -155,33 +143,6 @@ RuntimeConfig DecodeEngine::config(const PlaceShares& shares) const {
   return config;
 }
 
-bool DecodeEngine::take_event(Nanos timeout_ns) {
-  const auto event = cache_.poll(timeout_ns);
-  if (event && event->status != Status::ok)
-    throw Error(fmt::format("layer {} ended in: {}", event->layer, name(event->status)));
-  return event.has_value();
-}
-
-template <typename Call>
-void DecodeEngine::until_room(Call&& call) {
-  const Nanos begin = host_device_.now();
-  Status status;
-  while ((status = call()) == Status::busy && host_device_.now() - begin < kPatienceNanos)
-    take_event(kMillisecond);
-  if (status != Status::ok)
-    throw Error(fmt::format("the runtime refuses a step: {}", name(status)));
-}
-
-// Nothing is in flight, and KV is where it should be.
-void DecodeEngine::settle() {
-  const Nanos begin = host_device_.now();
-  while (!cache_.settled()) {
-    if (host_device_.now() - begin > kPatienceNanos)
-      throw Error("KV does not arrive where it should be\n" + cache_.describe());
-    take_event(kMillisecond);
-  }
-}
-
 // Each chunk of each layer has its rows from elsewhere: pages differ.
 void DecodeEngine::fill(SequenceId sequence) {
   const Bytes token = Bytes{2} * shape_.heads * shape_.head_dim;
@@ -191,9 +152,9 @@ void DecodeEngine::fill(SequenceId sequence) {
     for (int layer = 0; layer < shape_.layers; ++layer) {
       const Address rows{rows_at_.space, chunks_++ * 7 % kRowOffsets * token, tokens * token};
       const AppendRequest chunk{sequence, tokens, rows, rows};
-      until_room([&] { return cache_.append({&chunk, 1}, layer); });
+      calls_.until_room([&] { return cache_.append({&chunk, 1}, layer); });
     }
-    settle();
+    calls_.settle();
   }
   const auto nth = static_cast<Bytes>(attends_.size());
   const Address row{rows_at_.space, nth % kRowOffsets * token, token};
@@ -206,7 +167,7 @@ void DecodeEngine::rewind() {
     if (const Truncated cut = cache_.truncate(request.sequence, shape_.tokens + kTextTokens);
         cut.status != Status::ok)
       throw Error(fmt::format("the runtime does not truncate: {}", name(cut.status)));
-  settle();
+  calls_.settle();
 }
 
 Nanos DecodeEngine::step() {
@@ -216,8 +177,8 @@ Nanos DecodeEngine::step() {
     const Submitted before = device_.import_event({&layers_done_, layers_begun_});
     if (before.status != Status::ok) throw Error("too many layers in flight");
     const std::array after{before.ticket};
-    until_room([&] { return cache_.append(appends_, layer, after); });
-    until_room([&] {
+    calls_.until_room([&] { return cache_.append(appends_, layer, after); });
+    calls_.until_room([&] {
       const Attended attended =
           cache_.attend(attends_, layer, after, {&layers_done_, layers_begun_ + 1});
       last = attended.step;
@@ -228,7 +189,7 @@ Nanos DecodeEngine::step() {
   if (const Status status = cache_.wait(last, kPatienceNanos); status != Status::ok)
     throw Error(fmt::format("a step ended in: {}", name(status)));
   const Nanos time_ns = host_device_.now() - begin;
-  while (take_event(0)) {
+  while (calls_.take_event(0)) {
   }
   return time_ns;
 }
@@ -237,7 +198,7 @@ std::vector<RecordedGroup> DecodeEngine::record_step() {
   device_.record();
   step();
   std::vector<RecordedGroup> groups = device_.take();
-  settle();
+  calls_.settle();
   return groups;
 }
 

@@ -9,6 +9,7 @@
 #include "offload/host_device.hpp"
 #include "runtime/kv_cache.hpp"
 #include "tools/bench/huge_buffer.hpp"
+#include "tools/bench/patient_engine.hpp"
 #include "tools/bench/recording_device.hpp"
 
 namespace modalkv {
@@ -52,10 +53,6 @@ class DecodeEngine {
  private:
   RuntimeConfig config(const PlaceShares& shares) const;
   void fill(SequenceId sequence);
-  void settle();
-  bool take_event(Nanos timeout_ns);
-  template <typename Call>
-  void until_room(Call&& call);
 
   DecodeShape shape_;
   HugeBuffer device_memory_, host_memory_, tables_;
@@ -64,6 +61,7 @@ class DecodeEngine {
   HostDevice host_device_;
   RecordingDevice device_;
   KvCache cache_;
+  PatientEngine calls_;
   Address rows_at_{}, outputs_at_{};
   std::vector<AppendRequest> appends_;
   std::vector<AttendRequest> attends_;

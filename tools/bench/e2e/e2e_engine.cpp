@@ -120,6 +120,7 @@ E2eEngine::E2eEngine(E2eMachine& machine, const E2eLoad& load, const E2ePolicy& 
       KvCacheMemory{.device = machine.device_memory().first(size),
                     .hosts = {{machine.host_memory()}},
                     .tables = machine.tables().first(machine.tables().size() - inflation_tables)});
+  calls_.emplace(*cache_, outer(), kPatienceNanos);
   cache_->grow_host(0, static_cast<Bytes>(machine.host_memory().size()));
   cache_->set_placement(planned_.placement);
   const std::span rows = machine.decoder().memory();
@@ -148,38 +149,11 @@ void E2eEngine::set_up_inflation() {
       registered(SpaceInfo::Kind::host, all.last(tables)));
 }
 
-bool E2eEngine::take_event(Nanos timeout_ns) {
-  const auto event = cache_->poll(timeout_ns);
-  if (event && event->status != Status::ok)
-    throw Error(fmt::format("layer {} ended in: {}", event->layer, name(event->status)));
-  return event.has_value();
-}
-
-template <typename Call>
-void E2eEngine::until_room(Call&& call) {
-  const Nanos begin = outer().now();
-  Status status;
-  while ((status = call()) == Status::busy && outer().now() - begin < kPatienceNanos)
-    take_event(kMillisecond);
-  if (status != Status::ok)
-    throw Error(
-        fmt::format("the runtime refuses a step: {}\n{}", name(status), cache_->describe()));
-}
-
-void E2eEngine::settle() {
-  const Nanos begin = outer().now();
-  while (!cache_->settled()) {
-    if (outer().now() - begin > kPatienceNanos)
-      throw Error("KV does not arrive where it should be\n" + cache_->describe());
-    take_event(kMillisecond);
-  }
-}
-
 void E2eEngine::wait_for(const std::atomic<std::uint64_t>& word, std::uint64_t value) {
   const Nanos begin = outer().now();
   while (word.load(std::memory_order_acquire) < value) {
     if (outer().now() - begin > kPatienceNanos) throw Error("the decoder does not come to an end");
-    if (!take_event(0)) std::this_thread::yield();
+    if (!calls_->take_event(0)) std::this_thread::yield();
   }
 }
 
@@ -206,13 +180,13 @@ void E2eEngine::run_layers(std::span<const SequenceId> sequences, Tokens rows_ea
     ++layers_;
     decoder.project(layer, rows, {&words.projected, layers_});
     Submitted before;
-    until_room([&] {
+    calls_->until_room([&] {
       before = outer().import_event({&words.projected, layers_});
       return before.status;
     });
     const std::array after{before.ticket};
-    until_room([&] { return cache_->append(appends, layer, after); });
-    until_room([&] {
+    calls_->until_room([&] { return cache_->append(appends, layer, after); });
+    calls_->until_room([&] {
       return cache_->attend(attends, layer, after, {&words.attended, layers_}).status;
     });
     decoder.feed_forward(layer, rows, {&words.attended, layers_});
@@ -243,7 +217,7 @@ Nanos E2eEngine::decode_step() {
   machine_.decoder().embed(load_.batch, load_.batch * (load_.prompt_tokens() + decoded_++));
   run_layers(sequences_, 1);
   const Nanos time_ns = outer().now() - begin;
-  while (take_event(0)) {
+  while (calls_->take_event(0)) {
   }
   return time_ns;
 }
@@ -252,7 +226,7 @@ void E2eEngine::release_all() {
   for (const SequenceId sequence : sequences_)
     if (cache_->release(sequence) != Status::ok) throw Error("a sequence is not released");
   sequences_.clear();
-  settle();
+  calls_->settle();
 }
 
 }  // namespace modalkv

@@ -13,6 +13,7 @@
 #include "runtime/replanner.hpp"
 #include "tools/bench/e2e/e2e_machine.hpp"
 #include "tools/bench/e2e/inflating_device.hpp"
+#include "tools/bench/patient_engine.hpp"
 
 namespace modalkv {
 
@@ -63,7 +64,7 @@ class E2eEngine {
   Nanos decode_step();
   void release_all();
   /// Until all KV is where it should be.
-  void settle();
+  void settle() { calls_->settle(); }
 
   const Plan& plan() const { return planned_.plan; }
   std::int64_t inflated_pages() const { return inflating_ ? inflating_->inflated_pages() : 0; }
@@ -76,9 +77,6 @@ class E2eEngine {
   void run_layers(std::span<const SequenceId> sequences, Tokens rows_each);
   void set_up_inflation();
   Device& outer() { return inflating_ ? *inflating_ : *device_; }
-  template <typename Call>
-  void until_room(Call&& call);
-  bool take_event(Nanos timeout_ns);
   void wait_for(const std::atomic<std::uint64_t>& word, std::uint64_t value);
 
   E2eMachine& machine_;
@@ -88,6 +86,7 @@ class E2eEngine {
   std::unique_ptr<Device> device_;
   std::optional<InflatingDevice> inflating_;
   std::unique_ptr<KvCache> cache_;
+  std::optional<PatientEngine> calls_;
   Address rows_{};
   std::vector<SequenceId> sequences_;
   Tokens decoded_ = 0;              // of each sequence

@@ -9,11 +9,10 @@
 #include "offload/gpu_probe.hpp"
 #include "tools/bench/e2e/cuda/gpu_decoder.hpp"
 #include "tools/bench/huge_buffer.hpp"
+#include "tools/bench/patient_engine.hpp"
 
 namespace modalkv {
 namespace {
-
-constexpr int kMostGroups = 1024, kMostOps = 32'768;
 
 class GpuMachine final : public E2eMachine {
  public:
@@ -33,12 +32,7 @@ class GpuMachine final : public E2eMachine {
   ~GpuMachine() override { driver_->unregister_host(host_memory_.bytes()); }
 
   std::unique_ptr<Device> open_device() override {
-    std::vector<QueueInfo> queues = standard_queues(1, config_.host_threads);
-    for (QueueInfo& queue : queues) {
-      queue.max_groups = kMostGroups;
-      queue.max_ops = kMostOps;
-    }
-    return std::make_unique<CudaDevice>(*driver_, std::move(queues),
+    return std::make_unique<CudaDevice>(*driver_, roomy_queues(config_.host_threads),
                                         CudaDeviceOptions{.pins_host_spaces = false});
   }
   Decoder& decoder() override { return *decoder_; }

@@ -2,12 +2,10 @@
 #include "tools/bench/e2e/e2e_machine.hpp"
 #include "tools/bench/e2e/host_decoder.hpp"
 #include "tools/bench/huge_buffer.hpp"
+#include "tools/bench/patient_engine.hpp"
 
 namespace modalkv {
 namespace {
-
-// Queues' limits are not what is measured.
-constexpr int kMostGroups = 1024, kMostOps = 32'768;
 
 class HostMachine final : public E2eMachine {
  public:
@@ -19,14 +17,8 @@ class HostMachine final : public E2eMachine {
         decoder_(config.model, config.max_rows, config.seed) {}
 
   std::unique_ptr<Device> open_device() override {
-    std::vector<QueueInfo> queues = standard_queues(1, config_.host_threads);
-    for (QueueInfo& queue : queues) {
-      queue.max_groups = kMostGroups;
-      queue.max_ops = kMostOps;
-      if (queue.kind == QueueKind::h2d || queue.kind == QueueKind::d2h)
-        queue.copy_bytes_per_s = config_.link_bytes_per_s;
-    }
-    return std::make_unique<HostDevice>(std::move(queues));
+    return std::make_unique<HostDevice>(
+        roomy_queues(config_.host_threads, config_.link_bytes_per_s));
   }
   Decoder& decoder() override { return decoder_; }
   std::span<std::byte> device_memory() override { return device_memory_.bytes(); }
