@@ -69,10 +69,10 @@ constexpr const char* kE2eReading =
     "attention,\n"
     "in memory beside the budget, as engines do that cannot attend to them as they are.\n"
     "Without a GPU its place is taken by memory and threads of this machine, behind a link of\n"
-    "--link-gigabytes-per-second: that shows what the runtime does, and no GPU's speed.\n\n"
+    "--link-gigabytes-per-second: that shows what the runtime does, and no GPU's speed. Layers of\n"
+    "such models take this machine minutes.\n\n"
     "Example: a batch whose KV is five times the budget\n"
-    "  modalkv bench e2e --model llava-1.5-7b --layers 2 --batch 4 --image-tokens 576 \\\n"
-    "    --text-tokens 64 --device-kv-share 0.2";
+    "  modalkv bench e2e --on gpu --model llava-next-7b --batch 8 --device-kv-share 0.2";
 
 NumberFormat input_named(const std::string& name) {
   if (name == "fp16") return NumberFormat::fp16;
@@ -254,6 +254,7 @@ void add_e2e(CLI::App& bench, const std::string& command_line) {
     int layers = 0;
     double device_share = 0.2;
     Bytes device_bytes = 0, host_bytes = 0;
+    std::string place = "any";
     E2eCase options;
     Output output;
   };
@@ -291,11 +292,10 @@ void add_e2e(CLI::App& bench, const std::string& command_line) {
                    "host memory for KV (default: one and a half times all 16-bit KV)")
       ->check(CLI::PositiveNumber);
   command
-      ->add_option("--on", options.place,
-                   "a GPU where there is one, a gpu, or the host in its place")
-      ->transform(CLI::CheckedTransformer(std::map<std::string, E2ePlace>{
-          {"any", E2ePlace::any}, {"gpu", E2ePlace::gpu}, {"host", E2ePlace::host}}))
-      ->default_str("any");
+      ->add_option("--on", arguments->place,
+                   "a GPU where there is one (any), a GPU, or the host in its place")
+      ->check(CLI::IsMember({"any", "gpu", "host"}))
+      ->capture_default_str();
   add("--rounds", options.rounds, CLI::Range(1, 1000), "each serves all policies in turn");
   add("--threads", options.host_threads, CLI::Range(1, 1024), "threads that attend on the CPU");
   add("--link-gigabytes-per-second", options.link_gigabytes_per_second, real_range(0, 1000),
@@ -305,6 +305,8 @@ void add_e2e(CLI::App& bench, const std::string& command_line) {
   command->callback([arguments, command_line] {
     E2eLoad& load = arguments->options.load;
     load.model = load_model(arguments->model);
+    if (arguments->place == "gpu") arguments->options.place = E2ePlace::gpu;
+    if (arguments->place == "host") arguments->options.place = E2ePlace::host;
     if (arguments->layers > load.model.layers)
       throw Error(fmt::format("--layers {}: {} has {}", arguments->layers, load.model.name,
                               load.model.layers));

@@ -35,7 +35,7 @@ E2eLoad small_load(double device_share) {
                .batch = 2,
                .image_tokens = 256,
                .text_tokens = 24,
-               .chunk_tokens = 80,
+               .chunk_tokens = 40,
                .decode_steps = 4};
   load.device_budget_bytes =
       static_cast<Bytes>(device_share * static_cast<double>(load.kv_bytes()));
@@ -199,7 +199,7 @@ TEST(EndToEnd, InflatedPagesMeanWhatPackedOnesDo) {
 }
 
 TEST(EndToEnd, SaysWhatEachPolicyDid) {
-  E2eCase options{.load = small_load(0.6),
+  E2eCase options{.load = small_load(0.7),
                   .place = E2ePlace::host,
                   .policies = {"fp16-offload", "fp16-stream", "text-centric"},
                   .rounds = 1};
@@ -236,10 +236,29 @@ TEST(EndToEnd, SaysWhatIsWrong) {
     return "";
   };
   E2eCase options{
-      .load = small_load(0.6), .place = E2ePlace::host, .policies = {"fp16-stream"}, .rounds = 1};
+      .load = small_load(0.7), .place = E2ePlace::host, .policies = {"fp16-stream"}, .rounds = 1};
   E2eCase small = options, unknown = options, experts = options;
   small.load.device_budget_bytes = 64 * kKiB;
   EXPECT_NE(message(small).find("fp16-stream: no plan fits 0.1 MiB"), std::string::npos);
+  // And names a budget that is enough, hardly more than that.
+  const auto says_room = [&](double share) {
+    small.load.device_budget_bytes =
+        static_cast<Bytes>(share * static_cast<double>(small.load.kv_bytes()));
+    try {
+      require_room(small.load, {"fp16-stream", find_policy("fp16-stream").value()});
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  const std::string told = says_room(0.1);
+  const std::size_t at = told.find("--device-kv-share of ");
+  ASSERT_NE(at, told.npos) << told;
+  const double enough = std::stod(told.substr(at + 21));
+  EXPECT_EQ(says_room(enough), "");
+  EXPECT_NE(says_room(0.3 * enough), "");
+  small.load.host_bytes = kMiB / 4;
+  EXPECT_NE(says_room(1).find("--host-kv-bytes"), told.npos) << says_room(1);
   unknown.policies = {"fp17"};
   EXPECT_NE(message(unknown).find("--policy 'fp17': expected some of"), std::string::npos);
   experts.load.model.experts = 8;

@@ -78,6 +78,7 @@ E2eReport bench_e2e(const E2eCase& options, std::string_view command_line,
         fmt::format("{}: mixtures of experts are not among what e2e runs", load.model.name));
   std::vector<E2ePolicy> policies;
   for (const std::string& name : options.policies) policies.push_back(policy_named(name));
+  for (const E2ePolicy& policy : policies) require_room(load, policy);
   progress("making the model's weights");
   const bool on_gpu = options.place == E2ePlace::gpu ||
                       (options.place == E2ePlace::any && !probe_gpus().gpus.empty());

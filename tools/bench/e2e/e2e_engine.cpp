@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <cmath>
 #include <thread>
 #include <utility>
 
 #include "modalkv/error.hpp"
 #include "modalkv/page.hpp"
+#include "tools/profile/profile.hpp"
 
 namespace modalkv {
 namespace {
@@ -28,23 +30,44 @@ ContentId content_of(int nth) {
   return {{static_cast<std::uint64_t>(nth) + 1, 0, 0, 0}};
 }
 
-Replanner::Planned planned(const E2eLoad& load, const PrecisionPolicy& policy,
-                           const HardwareProfile& profile) {
+std::optional<Replanner::Planned> find_plan(const E2eLoad& load, const PrecisionPolicy& policy,
+                                            const HardwareProfile& profile) {
   const RunningBatch batch{.text = load.batch * (load.text_tokens + load.decode_steps),
                            .visual = load.batch * load.image_tokens,
                            .sequences = load.batch,
                            .device_budget_bytes = load.device_budget_bytes,
                            .host_budget_bytes = load.host_bytes};
-  auto planned = Replanner(policy).plan(load.model, profile, batch);
-  if (!planned)
-    throw Error(fmt::format(
-        "{}: no plan fits {:.1f} MiB of device memory{}; staging takes two layers' KV that is "
-        "streamed, so serve fewer tokens or give it more",
-        policy.name, static_cast<double>(load.device_budget_bytes) / kMiB,
-        policy.places.streamed ? fmt::format(" and {:.1f} MiB of the host's",
-                                             static_cast<double>(load.host_bytes) / kMiB)
-                               : ""));
-  return std::move(*planned);
+  return Replanner(policy).plan(load.model, profile, batch);
+}
+
+Replanner::Planned planned(const E2eLoad& load, const PrecisionPolicy& policy,
+                           const HardwareProfile& profile) {
+  if (auto planned = find_plan(load, policy, profile)) return std::move(*planned);
+  throw Error(policy.name + ": no plan fits its memory");
+}
+
+Bytes largest_page_bytes(const E2eLoad& load) {
+  return page_bytes({kVisualPageTokens, load.model.kv_heads, load.model.head_dim, both(fp16())});
+}
+
+Bytes staging_slot_bytes(const E2eLoad& load, const Plan& plan) {
+  Bytes streamed = 0;
+  for (const LayerPlan& layer : plan.layers)
+    streamed =
+        std::max(streamed, layer[Action::streamed_high].bytes + layer[Action::streamed_low].bytes);
+  return round_up(
+      static_cast<Bytes>(static_cast<double>(streamed) * kRounding) + largest_page_bytes(load),
+      64 * kKiB);
+}
+
+// A chunk of a prompt, in all layers, before it becomes what the policy says.
+Bytes chunk_bytes(const E2eLoad& load) {
+  return load.model.layers * (divide_up(load.chunk_tokens, kVisualPageTokens) + 1) *
+         largest_page_bytes(load);
+}
+
+double mib(Bytes bytes) {
+  return static_cast<double>(bytes) / kMiB;
 }
 
 }  // namespace
@@ -52,6 +75,43 @@ Replanner::Planned planned(const E2eLoad& load, const PrecisionPolicy& policy,
 Bytes workspace_bytes(const E2eLoad& load) {
   const Bytes rows = partial_bytes(most_rows(load) * load.model.q_heads, load.model.head_dim);
   return round_up(kPartialsInFlight * rows, kMiB) + 4 * kMiB;
+}
+
+void require_room(const E2eLoad& load, const E2ePolicy& policy) {
+  // Whether anything fits does not depend on how fast it is.
+  const HardwareProfile profile = load_hardware("rtx-4090");
+  const auto fits = [&](Bytes device_bytes, Bytes host_bytes) {
+    E2eLoad other = load;
+    other.device_budget_bytes = device_bytes;
+    other.host_bytes = host_bytes;
+    const auto planned = find_plan(other, policy.policy, profile);
+    return planned && device_bytes >= kStagingSlots * staging_slot_bytes(load, planned->plan) +
+                                          chunk_bytes(load);
+  };
+  if (fits(load.device_budget_bytes, load.host_bytes)) return;
+  const Bytes plenty = 2 * load.kv_bytes() + kGiB;
+  const auto least = [&](const auto& enough) {
+    Bytes too_few = 0, bytes = plenty;
+    while (bytes - too_few > kMiB) {
+      const Bytes middle = too_few + (bytes - too_few) / 2;
+      (enough(middle) ? bytes : too_few) = middle;
+    }
+    return bytes;
+  };
+  const auto on_device = [&](Bytes bytes) { return fits(bytes, load.host_bytes); };
+  const auto on_host = [&](Bytes bytes) { return fits(load.device_budget_bytes, bytes); };
+  std::string advice = "give both more";
+  if (on_device(plenty)) {
+    const double share = mib(least(on_device)) / mib(load.kv_bytes());
+    advice = fmt::format("a --device-kv-share of {:.2f} is enough", std::ceil(share * 100) / 100);
+  } else if (on_host(plenty)) {
+    advice = fmt::format("--host-kv-bytes {} is enough", least(on_host));
+  }
+  throw Error(fmt::format(
+      "{}: no plan fits {:.1f} MiB of device memory and {:.1f} MiB of the host's; the device holds "
+      "a chunk of a prompt ({:.1f} MiB) and, to stream, two of {} layers; {}",
+      policy.name, mib(load.device_budget_bytes), mib(load.host_bytes), mib(chunk_bytes(load)),
+      load.model.layers, advice));
 }
 
 namespace {
@@ -88,14 +148,7 @@ RuntimeConfig E2eEngine::config(const PrecisionPolicy& policy) const {
   config.policy = policy;
   config.visual_page_tokens = kVisualPageTokens;
   config.staging_slots = kStagingSlots;
-  Bytes streamed = 0;
-  for (const LayerPlan& layer : planned_.plan.layers)
-    streamed =
-        std::max(streamed, layer[Action::streamed_high].bytes + layer[Action::streamed_low].bytes);
-  const Bytes page =
-      page_bytes({kVisualPageTokens, config.kv_heads, config.head_dim, both(fp16())});
-  config.staging_slot_bytes =
-      round_up(static_cast<Bytes>(static_cast<double>(streamed) * kRounding) + page, kMiB);
+  config.staging_slot_bytes = staging_slot_bytes(load_, planned_.plan);
   config.partials_bytes = workspace_bytes(load_) - 4 * kMiB;
   config.overdue_ns = kPatienceNanos;
   config.device_bytes = load_.device_budget_bytes + workspace_bytes(load_);

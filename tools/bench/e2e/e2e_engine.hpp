@@ -48,6 +48,10 @@ Bytes tables_bytes(const E2eLoad& load);
 /// Beside all that, of a policy that inflates.
 Bytes inflation_bytes(const E2eLoad& load);
 
+/// Before anything is made or measured: throws Error where no placement of the policy fits,
+/// whatever the machine's speed, and says what would.
+void require_room(const E2eLoad& load, const E2ePolicy& policy);
+
 class E2eEngine {
  public:
   /// Plans for the whole batch. Throws Error where no placement of the policy fits.

@@ -32,16 +32,21 @@ std::vector<float> random_matrix(int inputs, int outputs, std::mt19937_64& rando
 // results [rows, outputs] = rows [rows, inputs] times the matrix.
 void multiply(const float* rows, Tokens count, const std::vector<float>& matrix, int inputs,
               int outputs, float* results) {
-  constexpr Tokens kBlock = 8;  // rows that share a read of the matrix
-  for (Tokens begin = 0; begin < count; begin += kBlock) {
-    const Tokens end = std::min(begin + kBlock, count);
+  // Rows that share a read of the matrix, and columns of them that stay in the first cache.
+  constexpr Tokens kRows = 8;
+  constexpr int kColumns = 512;
+  for (Tokens begin = 0; begin < count; begin += kRows) {
+    const Tokens end = std::min(begin + kRows, count);
     std::fill(results + begin * outputs, results + end * outputs, 0.0f);
-    for (int k = 0; k < inputs; ++k) {
-      const float* weights = matrix.data() + size(k, outputs);
-      for (Tokens row = begin; row < end; ++row) {
-        const float factor = rows[row * inputs + k];
-        float* result = results + row * outputs;
-        for (int j = 0; j < outputs; ++j) result[j] += factor * weights[j];
+    for (int first = 0; first < outputs; first += kColumns) {
+      const int columns = std::min(kColumns, outputs - first);
+      for (int k = 0; k < inputs; ++k) {
+        const float* weights = matrix.data() + size(k, outputs) + first;
+        for (Tokens row = begin; row < end; ++row) {
+          const float factor = rows[row * inputs + k];
+          float* result = results + row * outputs + first;
+          for (int j = 0; j < columns; ++j) result[j] += factor * weights[j];
+        }
       }
     }
   }
