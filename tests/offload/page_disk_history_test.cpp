@@ -20,6 +20,8 @@ struct Weather {
   const char* name;
   BlockFaultPlan plan;
   std::vector<Status> seen;  ///< outcomes that have to come up
+
+  friend void PrintTo(const Weather& weather, std::ostream* out) { *out << weather.name; }
 };
 
 class Histories : public ::testing::TestWithParam<Weather> {};

@@ -16,6 +16,8 @@ struct TierWeather {
   std::vector<Status> seen;  ///< outcomes that have to come up
   EvictionPolicy policy = EvictionPolicy::lru;
   bool log_fails = false;
+
+  friend void PrintTo(const TierWeather& weather, std::ostream* out) { *out << weather.name; }
 };
 
 class TierHistory {
