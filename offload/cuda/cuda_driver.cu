@@ -253,9 +253,11 @@ class CudaDriver final : public GpuDriver {
 
   GpuResult begin_capture(GpuStream stream) override {
     const Current current(options_.gpu);
-    capturing_ = true;
-    return told("cudaStreamBeginCapture",
-                cudaStreamBeginCapture(of(stream), cudaStreamCaptureModeThreadLocal));
+    const GpuResult result =
+        told("cudaStreamBeginCapture",
+             cudaStreamBeginCapture(of(stream), cudaStreamCaptureModeThreadLocal));
+    capturing_ = result == GpuResult::ok;
+    return result;
   }
 
   GpuResult end_capture(GpuStream stream, GpuGraph& graph) override {
