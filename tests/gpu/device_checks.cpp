@@ -98,6 +98,27 @@ class Bench {
   CudaDevice device_;
 };
 
+// Comes first, while no kernel has been launched: what is not loaded yet would wait for a stream
+// that waits for us.
+void check_first_launches(GpuDriver& driver, CheckReport& report) {
+  report.begin("no kernel's first launch waits for what streams hold");
+  const std::vector<KernelCase> cases = kernel_cases(true);
+  std::size_t most = 0;
+  for (const KernelCase& one : cases) most = std::max(most, one.memory.size());
+  Bench bench(driver, report, static_cast<Bytes>(most));
+  std::atomic<std::uint64_t> gate{0};
+  const Ticket event = bench.device().import_event({&gate, 1}).ticket;
+  const Ticket gated = bench.submit(QueueKind::d2h, {}, {event});
+  for (const KernelCase& one : cases) {
+    std::copy(one.memory.begin(), one.memory.end(), bench.memory().begin());
+    const Ticket run = bench.submit(QueueKind::compute, one.ops);
+    const auto first = bench.device().next_completion(20 * kSecond);
+    report.expect(first && first->ticket == run, one.name);
+  }
+  gate = 1;
+  bench.expect_outcome(bench.drain(), gated, Status::ok);
+}
+
 void check_order(GpuDriver& driver, CheckReport& report) {
   report.begin("a queue keeps its order, tickets order queues");
   Bench bench(driver, report, 4096);
@@ -318,8 +339,8 @@ void compare_loosely(std::span<const std::byte> expected, std::span<const std::b
 }  // namespace
 
 void check_device(GpuDriver& driver, CheckReport& report) {
-  for (const auto& check : {check_order, check_random_programs, check_failures, check_events,
-                            check_bounds, check_prepared, check_end})
+  for (const auto& check : {check_first_launches, check_order, check_random_programs,
+                            check_failures, check_events, check_bounds, check_prepared, check_end})
     check(driver, report);
 }
 
