@@ -60,17 +60,20 @@ bool GroupBook::failed(Ticket ticket) const {
   return false;
 }
 
+bool GroupBook::valid(QueueId queue, std::span<const Op> ops) const {
+  return queue.index < infos_.size() &&
+         ops.size() <= static_cast<std::size_t>(infos_[queue.index].max_ops) &&
+         std::all_of(ops.begin(), ops.end(),
+                     [&](const Op& op) { return why_malformed(op, space_bytes_).empty(); });
+}
+
 Submitted GroupBook::submit(QueueId queue_id, std::span<const Op> ops,
                             std::span<const Ticket> after, Nanos ready_ns) {
-  if (queue_id.index >= queues_.size() || after.size() > kMaxDependencies)
+  if (after.size() > kMaxDependencies || !valid(queue_id, ops)) return {Status::rejected, {}};
+  if (!std::all_of(after.begin(), after.end(), [&](Ticket t) { return known(t); }))
     return {Status::rejected, {}};
   Queue& queue = queues_[queue_id.index];
   const QueueInfo& info = infos_[queue_id.index];
-  if (ops.size() > static_cast<std::size_t>(info.max_ops)) return {Status::rejected, {}};
-  if (!std::all_of(after.begin(), after.end(), [&](Ticket t) { return known(t); }))
-    return {Status::rejected, {}};
-  for (const Op& op : ops)
-    if (!why_malformed(op, space_bytes_).empty()) return {Status::rejected, {}};
   if (queue.uncollected >= static_cast<std::size_t>(info.max_groups) ||
       queue.ops.room() < ops.size())
     return {Status::busy, {}};

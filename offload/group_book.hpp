@@ -30,6 +30,8 @@ class GroupBook {
   /// By SpaceId. Stays good, without spaces that are registered later.
   std::span<std::byte* const> memory() const { return space_memory_; }
 
+  /// Whether there is such a queue, and it could perform these.
+  bool valid(QueueId queue, std::span<const Op> ops) const;
   Submitted submit(QueueId queue, std::span<const Op> ops, std::span<const Ticket> after,
                    Nanos ready_ns);
   /// Of the oldest group of a queue that has not ended.

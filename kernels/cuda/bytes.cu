@@ -65,12 +65,10 @@ GpuError launch_runs(const Runs& runs, int count, const GpuLaunch& launch) {
   const auto blocks =
       static_cast<unsigned>(std::clamp<Bytes>(longest / width / kThreads / 4, 1, busy));
   const dim3 grid(blocks, static_cast<unsigned>(count));
-  const auto launched = [&](auto kernel) {
-    return SIMT_LAUNCH(kernel, grid, kThreads, 0, launch.stream, runs);
+  const auto by = [&]<class Unit>(Unit) {
+    return SIMT_LAUNCH(move_bytes<Unit>, grid, kThreads, 0, launch.stream, runs);
   };
-  return width == 16  ? launched(move_bytes<uint4>)
-         : width == 4 ? launched(move_bytes<std::uint32_t>)
-                      : launched(move_bytes<std::uint8_t>);
+  return width == 16 ? by(uint4{}) : width == 4 ? by(std::uint32_t{}) : by(std::uint8_t{});
 }
 
 }  // namespace

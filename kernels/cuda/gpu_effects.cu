@@ -4,6 +4,7 @@
 
 #include "kernels/cuda/attention_launch.hpp"
 #include "kernels/cuda/page_launch.hpp"
+#include "kernels/simt/simt.hpp"
 
 namespace modalkv::MODALKV_GPU {
 namespace {
@@ -95,5 +96,11 @@ GpuError launch(std::span<const Op> ops, SpaceMemory memory, const GpuLaunch& la
     if (const GpuError error = dispatch(ops)) return error;
   return 0;
 }
+
+#ifdef __CUDACC__
+GpuError preload() {
+  return simt::LaunchedKernel::load_all();
+}
+#endif
 
 }  // namespace modalkv::MODALKV_GPU

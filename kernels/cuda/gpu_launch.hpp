@@ -38,6 +38,10 @@ namespace gpu {
 /// results may become one launch. EngineWork is skipped. Allocates nothing, waits for nothing.
 /// Operations that meet bad data set the status word and leave what they write undefined.
 GpuError launch(std::span<const Op> ops, SpaceMemory memory, const GpuLaunch& launch);
+
+/// Loads every kernel of this library onto the current GPU. Set-up: CUDA else does so at a kernel's
+/// first launch, and may wait then for all that the GPU has to do.
+GpuError preload();
 }  // namespace gpu
 
 namespace emulated_gpu {

@@ -12,14 +12,53 @@
   extern __shared__ __align__(16) unsigned char simt_dynamic_shared[]; \
   type* const name = reinterpret_cast<type*>(simt_dynamic_shared)
 #define SIMT_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
-  ::modalkv::simt::launch_kernel(kernel, grid, block, shared_bytes, stream, __VA_ARGS__)
+  ::modalkv::simt::launch_kernel<kernel>(grid, block, shared_bytes, stream, __VA_ARGS__)
 
 namespace modalkv::simt {
 
+// Of this library alone, where a process has several: their kernels are not the same.
+#define SIMT_OWN __attribute__((visibility("hidden")))
+
+/// A kernel that SIMT_LAUNCH names somewhere in this library. Naming it makes its entry, before
+/// main() begins: none can be forgotten.
+class SIMT_OWN LaunchedKernel {
+ public:
+  explicit LaunchedKernel(const void* kernel) : kernel_(kernel), next_(latest()) {
+    latest() = this;
+  }
+  LaunchedKernel(const LaunchedKernel&) = delete;
+
+  /// Loads all of them onto the current GPU. Returns a cudaError_t.
+  static int load_all() {
+    cudaError_t error = cudaSuccess;
+    cudaFuncAttributes attributes;  // CUDA has no other call for it
+    for (const LaunchedKernel* each = latest(); each != nullptr && error == cudaSuccess;
+         each = each->next_)
+      error = cudaFuncGetAttributes(&attributes, each->kernel_);
+    return error;
+  }
+
+ private:
+  static const LaunchedKernel*& latest() {
+    static const LaunchedKernel* kernel = nullptr;
+    return kernel;
+  }
+
+  const void* kernel_;
+  const LaunchedKernel* next_;
+};
+
+template <auto kernel>
+struct SIMT_OWN Launched {
+  static inline const LaunchedKernel entry{reinterpret_cast<const void*>(kernel)};
+};
+#undef SIMT_OWN
+
 /// Returns a cudaError_t. More than 48 KiB of dynamic shared memory is asked for where needed.
-template <class... Parameters, class... Arguments>
-int launch_kernel(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared_bytes,
-                  void* stream, Arguments&&... arguments) {
+template <auto kernel, class... Arguments>
+int launch_kernel(dim3 grid, dim3 block, std::size_t shared_bytes, void* stream,
+                  Arguments&&... arguments) {
+  (void)&Launched<kernel>::entry;
   if (shared_bytes > (48 << 10)) {
     const cudaError_t allowed = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                                                      cudaFuncAttributeMaxDynamicSharedMemorySize,

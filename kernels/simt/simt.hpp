@@ -1,7 +1,8 @@
 // One source of a kernel for nvcc and, on machines without a GPU, for the C++ compiler. Kernels use
 // CUDA's own spelling, and what this header adds:
 //
-//   SIMT_LAUNCH(kernel, grid, block, shared_bytes, stream, arguments...)   a cudaError_t
+//   SIMT_LAUNCH(kernel, grid, block, shared_bytes, stream, arguments...)   a cudaError_t; `kernel`
+//                                     by its name, no variable: gpu::preload() loads what is named
 //   SIMT_SHARED(type, name)           in place of __shared__ type name, such as
 //                                     SIMT_SHARED(float[256], sums)
 //   SIMT_UNROLL                       in front of a loop over registers

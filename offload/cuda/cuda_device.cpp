@@ -24,6 +24,12 @@ std::size_t most_ops(std::span<const QueueInfo> queues) {
   return static_cast<std::size_t>(most);
 }
 
+// Pinned.
+std::span<std::uint32_t> make_statuses(GpuDriver& driver, std::size_t count) {
+  const std::span<std::byte> memory = driver.make_pinned(static_cast<Bytes>(count) * 4);
+  return {reinterpret_cast<std::uint32_t*>(memory.data()), count};
+}
+
 // Kernels that find it set do nothing; the first failure stays.
 void set_status(std::uint32_t& word, Status status) {
   std::uint32_t ok = 0;
@@ -43,6 +49,8 @@ CudaDevice::CudaDevice(GpuDriver& driver, std::vector<QueueInfo> queues,
   launch_.reserve(most_ops(infos));
   reach_.reserve(kMaxSpaces);
   raises_.reserve(kMaxEngineEvents);
+  graphs_.reserve(kMaxPreparedGroups);
+  graph_statuses_ = make_statuses(driver, kMaxPreparedGroups);
   const auto words = 2 * static_cast<Bytes>(infos.size()) + kMaxEngineEvents;
   std::span<std::byte> memory = driver.make_pinned(words * kWordBytes);
   const auto word = [&] {
@@ -63,10 +71,11 @@ CudaDevice::CudaDevice(GpuDriver& driver, std::vector<QueueInfo> queues,
     queue.stream = driver.make_stream(infos[q].kind != QueueKind::compute);
     queue.raised = word();
     queue.slots.resize(static_cast<std::size_t>(infos[q].max_groups));
-    for (Slot& slot : queue.slots) slot.event = driver.make_event();
-    const Bytes bytes = static_cast<Bytes>(queue.slots.size()) * 4;
-    queue.statuses = {reinterpret_cast<std::uint32_t*>(driver.make_pinned(bytes).data()),
-                      queue.slots.size()};
+    const std::span<std::uint32_t> statuses = make_statuses(driver, queue.slots.size());
+    for (std::size_t i = 0; i < statuses.size(); ++i) {
+      queue.slots[i].event = driver.make_event();
+      queue.slots[i].own_status = &statuses[i];
+    }
     gpu_queues_.push_back(std::move(queue));
   }
   threads_.start(of_threads);
@@ -79,7 +88,7 @@ CudaDevice::~CudaDevice() {
     for (GpuQueue& queue : gpu_queues_)
       for (std::size_t i = 0; i < queue.given_groups; ++i) {
         const std::uint64_t sequence = GroupBook::sequence_of(book.group(queue.index, i).ticket);
-        set_status(queue.statuses[queue.slot(sequence)], Status::cancelled);
+        set_status(queue.slot(sequence).status(), Status::cancelled);
       }
   });
   bool well = why_lost_.empty() && drain(true);
@@ -181,9 +190,59 @@ Submitted CudaDevice::submit(QueueId queue, std::span<const Op> ops,
   return threads_.with_book([&](GroupBook& book) -> Submitted {
     if (!why_lost_.empty()) return {Status::io_error, {}};
     if (!reachable(queue, ops)) return {Status::rejected, {}};
-    const Submitted submitted = book.submit(queue, ops, after, 0);
-    if (submitted.status == Status::ok && gpu_queue(queue.index) != nullptr) give(book);
-    return submitted;
+    return submit(book, queue, ops, after, nullptr);
+  });
+}
+
+Submitted CudaDevice::submit(GroupBook& book, QueueId queue, std::span<const Op> ops,
+                             std::span<const Ticket> after, Graph* graph) {
+  const Submitted submitted = book.submit(queue, ops, after, 0);
+  GpuQueue* gpu = gpu_queue(queue.index);
+  if (submitted.status != Status::ok || gpu == nullptr) return submitted;
+  Slot& slot = gpu->slot(GroupBook::sequence_of(submitted.ticket));
+  slot.graph = graph;
+  // Its operations and waits, its event and its word.
+  slot.commands = (graph != nullptr ? graph->ops : ops.size()) + after.size() + 2;
+  if (graph != nullptr) graph->latest = submitted.ticket;
+  give(book);
+  return submitted;
+}
+
+// The book has a group without operations: they are in the graph.
+Submitted CudaDevice::submit(PreparedGroup group, std::span<const Ticket> after) {
+  return threads_.with_book([&](GroupBook& book) -> Submitted {
+    if (!why_lost_.empty()) return {Status::io_error, {}};
+    if (group.index >= graphs_.size()) return {Status::rejected, {}};
+    Graph& graph = graphs_[group.index];
+    if (book.pending(graph.latest)) return {Status::busy, {}};
+    return submit(book, graph.queue, {}, after, &graph);
+  });
+}
+
+// On the queue's own stream, as kernels work in its scratch. The lock of the book keeps all other
+// calls off it meanwhile.
+Prepared CudaDevice::prepare(QueueId queue, std::span<const Op> ops) {
+  return threads_.with_book([&](GroupBook& book) -> Prepared {
+    if (!why_lost_.empty()) return {Status::io_error, {}};
+    const GpuQueue* gpu = gpu_queue(queue.index);
+    if (gpu == nullptr || !reachable(queue, ops) || !book.valid(queue, ops))
+      return {Status::rejected, {}};
+    if (std::any_of(ops.begin(), ops.end(),
+                    [](const Op& op) { return std::holds_alternative<EngineWork>(op); }))
+      return {Status::unsupported, {}};
+    if (graphs_.size() >= kMaxPreparedGroups) return {Status::busy, {}};
+    Graph graph{.queue = queue, .ops = ops.size(), .status = &graph_statuses_[graphs_.size()]};
+    GpuResult result = driver_.begin_capture(gpu->stream);
+    if (result == GpuResult::ok) {
+      Slot slot{.graph = &graph};
+      const auto op_at = [&](std::size_t i) -> const Op& { return ops[i]; };
+      const GpuResult given = give_ops(book.memory(), *gpu, ops.size(), op_at, slot);
+      result = std::max(given, driver_.end_capture(gpu->stream, graph.graph));
+    }
+    if (result == GpuResult::lost) lose(book, driver_.last_error());
+    if (result != GpuResult::ok) return {Status::io_error, {}};
+    graphs_.push_back(graph);
+    return {Status::ok, {static_cast<std::uint32_t>(graphs_.size() - 1)}};
   });
 }
 
@@ -196,8 +255,6 @@ void CudaDevice::give(GroupBook& book) {
       while (why_lost_.empty() && queue.given_groups < book.groups(queue.index)) {
         const GroupBook::Group& group = book.group(queue.index, queue.given_groups);
         if (!may_be_given(book, queue, group)) break;
-        Slot& slot = queue.slots[queue.slot(GroupBook::sequence_of(group.ticket))];
-        slot.commands = group.ops + group.after_count + 2;
         give(book, queue, group);
         if (!why_lost_.empty()) break;
         moved = true;
@@ -217,16 +274,15 @@ bool CudaDevice::may_be_given(const GroupBook& book, const GpuQueue& queue,
     if (other != nullptr && other != &queue && GroupBook::sequence_of(ticket) > other->given)
       return false;
   }
-  const std::size_t commands = group.ops + group.after_count + 2;
+  const std::size_t commands = queue.slot(GroupBook::sequence_of(group.ticket)).commands;
   if (queue.commands + commands <= options_.max_commands) return true;
   return queue.given_groups == 0 && book.front(queue.index) != GroupBook::Front::waits;
 }
 
 void CudaDevice::give(const GroupBook& book, GpuQueue& queue, const GroupBook::Group& group) {
   const std::uint64_t sequence = GroupBook::sequence_of(group.ticket);
-  Slot& slot = queue.slots[queue.slot(sequence)];
-  std::uint32_t& status = queue.statuses[queue.slot(sequence)];
-  status = 0;
+  Slot& slot = queue.slot(sequence);
+  slot.status() = 0;
   slot.host_status = Status::ok;
   // All waits, also where nothing will be run: what waits for this group counts on them.
   bool failed = false;
@@ -237,7 +293,12 @@ void CudaDevice::give(const GroupBook& book, GpuQueue& queue, const GroupBook::G
       result = wait_for(book, queue.stream, group.after[a]);
   }
   if (result == GpuResult::ok && !failed) {
-    const GpuResult ops = give_ops(book, queue, group.ops, slot, status);
+    const auto op_at = [&](std::size_t i) -> const Op& {
+      return book.op(queue.index, queue.given_ops + i);
+    };
+    const GpuResult ops = slot.graph != nullptr
+                              ? driver_.replay(slot.graph->graph, queue.stream)
+                              : give_ops(book.memory(), queue, group.ops, op_at, slot);
     if (ops == GpuResult::failed) slot.host_status = Status::io_error;
     if (ops == GpuResult::lost) result = ops;
   }
@@ -278,7 +339,7 @@ GpuResult CudaDevice::wait_for(const GroupBook& book, GpuStream stream, Ticket t
   const std::size_t other = GroupBook::queue_of(ticket);
   const std::uint64_t sequence = GroupBook::sequence_of(ticket);
   if (const GpuQueue* gpu = gpu_queue(other); gpu != nullptr && sequence <= gpu->given) {
-    const Slot& slot = gpu->slots[gpu->slot(sequence)];
+    const Slot& slot = gpu->slot(sequence);
     if (slot.recorded) {
       const GpuResult result = driver_.wait_event(stream, slot.event);
       if (result != GpuResult::failed) return result;
@@ -294,14 +355,14 @@ bool CudaDevice::by_engines(const Copy& copy) const {
 
 // Copies to the copy engines; from the first other operation on, all to kernels, which know whether
 // one before them has failed.
-GpuResult CudaDevice::give_ops(const GroupBook& book, GpuQueue& queue, std::size_t ops, Slot& slot,
-                               std::uint32_t& status) {
-  const std::span<std::byte* const> memory = book.memory();
+template <typename OpAt>
+GpuResult CudaDevice::give_ops(SpaceMemory memory, const GpuQueue& queue, std::size_t ops,
+                               OpAt&& op_at, Slot& slot) {
   bool kernels = threads_.queues()[queue.index].kind == QueueKind::compute;
   copies_.clear();
   launch_.clear();
   for (std::size_t i = 0; i < ops; ++i) {
-    const Op& op = book.op(queue.index, queue.given_ops + i);
+    const Op& op = op_at(i);
     if (std::holds_alternative<EngineWork>(op)) {
       slot.host_status = Status::unsupported;
       break;
@@ -327,7 +388,8 @@ GpuResult CudaDevice::give_ops(const GroupBook& book, GpuQueue& queue, std::size
     if (const GpuResult result = driver_.copy(queue.stream, copies_.copies());
         result != GpuResult::ok)
       return result;
-  return launch_.empty() ? GpuResult::ok : driver_.launch(queue.stream, launch_, memory, &status);
+  return launch_.empty() ? GpuResult::ok
+                         : driver_.launch(queue.stream, launch_, memory, &slot.status());
 }
 
 QueueThreads::Elsewhere::Seen CudaDevice::look(GroupBook& book) {
@@ -353,9 +415,9 @@ bool CudaDevice::collect(GroupBook& book) {
       const std::uint64_t sequence = GroupBook::sequence_of(group.ticket);
       const GroupBook::Front front = book.front(queue.index);
       if (sequence > ended || front == GroupBook::Front::waits) break;
-      const Slot& slot = queue.slots[queue.slot(sequence)];
-      auto status = static_cast<Status>(
-          std::atomic_ref(queue.statuses[queue.slot(sequence)]).load(std::memory_order_acquire));
+      const Slot& slot = queue.slot(sequence);
+      auto status =
+          static_cast<Status>(std::atomic_ref(slot.status()).load(std::memory_order_acquire));
       if (status == Status::ok) status = slot.host_status;
       if (front == GroupBook::Front::must_cancel) status = Status::cancelled;
       --queue.given_groups;
@@ -375,7 +437,7 @@ void CudaDevice::ended(GroupBook& book, Ticket ticket) {
       GpuQueue* queue = gpu_queue(q);
       const std::uint64_t sequence = GroupBook::sequence_of(group.ticket);
       if (queue != nullptr && sequence <= queue->given)
-        set_status(queue->statuses[queue->slot(sequence)], Status::cancelled);
+        set_status(queue->slot(sequence).status(), Status::cancelled);
     });
   progress(GroupBook::queue_of(ticket))
       .store(GroupBook::sequence_of(ticket), std::memory_order_release);

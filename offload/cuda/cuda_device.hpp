@@ -26,6 +26,19 @@ struct CudaDeviceOptions {
   std::size_t max_commands = 768;
 };
 
+/// Operations of one queue of a CudaDevice that were captured once, to be run any number of times.
+/// Means nothing to another device.
+struct PreparedGroup {
+  std::uint32_t index = 0;
+};
+
+struct Prepared {
+  Status status = Status::ok;
+  PreparedGroup group{};  ///< only where `status` is ok
+};
+
+inline constexpr std::size_t kMaxPreparedGroups = 64;
+
 /// Where the contract of Device leaves it open:
 ///   a space of kind device lies where the GPU reaches it; host memory will do, and is pinned.
 ///   Groups of the GPU's queues may only touch what it reaches, groups of threads what the host
@@ -63,22 +76,49 @@ class CudaDevice final : public Device, private QueueThreads::Elsewhere {
   /// outcome. `unsupported` for a ticket of an imported event.
   Status make_wait(GpuStream stream, Ticket ticket);
 
+  /// Captures `ops` in a graph: to submit them then takes one call of the driver, not one for each
+  /// kernel. Addresses, shapes and counts stay as they are now; bytes are read when it runs. So one
+  /// graph serves a decode step from token to token where it attends to as many tokens as there may
+  /// ever be: those that are not there yet are hidden, in pages that are any that the table may
+  /// name. Page tables, hidden bits, positions and queries differ from run to run.
+  ///   rejected     as submit() has it, or the queue is a thread's
+  ///   unsupported  EngineWork
+  ///   busy         there are kMaxPreparedGroups already; they live as long as the device
+  ///   io_error     the driver did not capture them, the queue goes on; or the device is lost
+  /// Set-up: other callers wait for it, and a driver may let it wait for what streams hold; so let
+  /// nothing be with them that waits for a thread or the engine. Takes over nothing unless ok.
+  Prepared prepare(QueueId queue, std::span<const Op> ops);
+  /// As submit() of its operations on its queue. `busy` also while the same group is under way, as
+  /// its outcome has one place: who runs ahead prepares it twice. `rejected` where there is no such
+  /// group. Allocates nothing.
+  Submitted submit(PreparedGroup group, std::span<const Ticket> after);
+
   /// One line; empty while the GPU works.
   std::string why_lost();
 
  private:
+  struct Graph {
+    QueueId queue{};
+    std::size_t ops = 0;
+    GpuGraph graph = nullptr;
+    std::uint32_t* status = nullptr;  // pinned: its kernels know no other
+    Ticket latest{};                  // that ran it
+  };
   // Of one group of a GPU queue, by its sequence.
   struct Slot {
     GpuEvent event = nullptr;
+    std::uint32_t* own_status = nullptr;  // pinned
+    const Graph* graph = nullptr;         // is run in place of operations
     bool recorded = false;
     Status host_status = Status::ok;  // found before any kernel of it ran
     std::size_t commands = 0;
+
+    std::uint32_t& status() const { return graph != nullptr ? *graph->status : *own_status; }
   };
   struct GpuQueue {
     std::size_t index = 0;  // of the queue
     GpuStream stream = nullptr;
     std::vector<Slot> slots;
-    std::span<std::uint32_t> statuses;  // pinned, by slot
     // The oldest groups of the queue, and their operations, are with the stream.
     std::size_t given_groups = 0, given_ops = 0, commands = 0;
     std::uint64_t given = 0;    // the latest, by its sequence
@@ -87,7 +127,8 @@ class CudaDevice final : public Device, private QueueThreads::Elsewhere {
     Ticket watched{};           // runs since
     Nanos since_ns = 0;
 
-    std::size_t slot(std::uint64_t sequence) const { return sequence % slots.size(); }
+    Slot& slot(std::uint64_t sequence) { return slots[sequence % slots.size()]; }
+    const Slot& slot(std::uint64_t sequence) const { return slots[sequence % slots.size()]; }
   };
   // A word of ours that is raised when an event has happened, by its stream or by us.
   struct Relay {
@@ -118,13 +159,16 @@ class CudaDevice final : public Device, private QueueThreads::Elsewhere {
   void forget_raised();
   void raise_what_is_left();
   bool collect(GroupBook& book);
+  Submitted submit(GroupBook& book, QueueId queue, std::span<const Op> ops,
+                   std::span<const Ticket> after, Graph* graph);
   void give(GroupBook& book);
   bool may_be_given(const GroupBook& book, const GpuQueue& queue, const GroupBook::Group& group);
   void give(const GroupBook& book, GpuQueue& queue, const GroupBook::Group& group);
   GpuResult wait_for(const GroupBook& book, GpuStream stream, Ticket ticket);
   bool by_engines(const Copy& copy) const;
-  GpuResult give_ops(const GroupBook& book, GpuQueue& queue, std::size_t ops, Slot& slot,
-                     std::uint32_t& status);
+  template <typename OpAt>
+  GpuResult give_ops(SpaceMemory memory, const GpuQueue& queue, std::size_t ops, OpAt&& op_at,
+                     Slot& slot);
   Relay* relay_of(Ticket event);
   Relay* free_relay();
   void watch(GroupBook& book);
@@ -138,8 +182,10 @@ class CudaDevice final : public Device, private QueueThreads::Elsewhere {
   std::vector<GpuQueue> gpu_queues_;
   std::vector<GpuWord*> progress_;  // by queue: how many of its groups have ended
   std::vector<Relay> relays_;
-  std::vector<Raise> raises_;    // not known to be done
-  std::vector<GpuReach> reach_;  // by space
+  std::vector<Graph> graphs_;                // stay where they are
+  std::span<std::uint32_t> graph_statuses_;  // pinned
+  std::vector<Raise> raises_;                // not known to be done
+  std::vector<GpuReach> reach_;              // by space
   std::vector<std::span<std::byte>> pinned_;
   CopyRun copies_;
   std::vector<Op> launch_;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/cuda/gpu_launch.hpp"
+#include "kernels/simt/simt.hpp"
 #include "modalkv/error.hpp"
 #include "offload/cuda/cuda_driver.hpp"
 #include "offload/cuda/driver_symbols.hpp"
@@ -19,7 +20,8 @@ constexpr std::size_t kRegisteredBytes = std::size_t{64} * kGiB;
 constexpr std::size_t kBatchedCopies = 4096;
 
 // Where the driver has no operations on words: a thread that writes or waits. Waiting ones take no
-// more than a place among the blocks of one multiprocessor, a stream.
+// more than a place among the blocks of one multiprocessor, a stream. SIMT_LAUNCH launches them, as
+// gpu::preload() loads what it launches.
 __global__ void write_word_kernel(std::uint64_t* word, std::uint64_t value) {
   __threadfence_system();
   *reinterpret_cast<volatile std::uint64_t*>(word) = value;
@@ -89,6 +91,7 @@ class CudaDriver final : public GpuDriver {
     need(cudaDevAttrUnifiedAddressing, "unified addresses");
     need(cudaDevAttrCanMapHostMemory, "mapped host memory");
     need(cudaDevAttrCanUseHostPointerForRegisteredMem, "host pointers to registered memory");
+    must("preload", static_cast<cudaError_t>(gpu::preload()));
     multiprocessors_ = attribute(cudaDevAttrMultiProcessorCount);
     symbols_ = DriverSymbols::find();
     has_words_ = options.uses_stream_words && symbols_.write_word != nullptr &&
@@ -204,15 +207,13 @@ class CudaDriver final : public GpuDriver {
       return told("cuStreamWriteValue64",
                   symbols_.write_word(of(stream), address(&word), value, 0));
     (void)cudaGetLastError();
-    write_word_kernel<<<1, 1, 0, of(stream)>>>(plain(word), value);
-    return told("write_word", cudaGetLastError());
+    return told("write_word", SIMT_LAUNCH(write_word_kernel, 1, 1, 0, stream, plain(word), value));
   }
 
   GpuResult raise_word(GpuStream stream, GpuWord& word, std::uint64_t value) override {
     const Current current(options_.gpu);
     (void)cudaGetLastError();
-    raise_word_kernel<<<1, 1, 0, of(stream)>>>(plain(word), value);
-    return told("raise_word", cudaGetLastError());
+    return told("raise_word", SIMT_LAUNCH(raise_word_kernel, 1, 1, 0, stream, plain(word), value));
   }
 
   GpuResult wait_word(GpuStream stream, GpuWord& word, std::uint64_t value) override {
@@ -221,8 +222,7 @@ class CudaDriver final : public GpuDriver {
       return told("cuStreamWaitValue64",
                   symbols_.wait_word(of(stream), address(&word), value, CU_STREAM_WAIT_VALUE_GEQ));
     (void)cudaGetLastError();
-    wait_word_kernel<<<1, 1, 0, of(stream)>>>(plain(word), value);
-    return told("wait_word", cudaGetLastError());
+    return told("wait_word", SIMT_LAUNCH(wait_word_kernel, 1, 1, 0, stream, plain(word), value));
   }
 
   GpuResult copy(GpuStream stream, std::span<const GpuCopy> copies) override {
@@ -246,16 +246,17 @@ class CudaDriver final : public GpuDriver {
                    std::uint32_t* status) override {
     const Current current(options_.gpu);
     const NvtxRange range(ops.front());
-    const auto error =
-        gpu::launch(ops, memory, {stream, status, streams_.find(stream)->second, multiprocessors_});
-    return told("launch", static_cast<cudaError_t>(error));
+    const GpuLaunch on{stream, status, streams_.find(stream)->second, multiprocessors_};
+    return told("launch", gpu::launch(ops, memory, on));
   }
 
   GpuResult begin_capture(GpuStream stream) override {
     const Current current(options_.gpu);
-    capturing_ = true;
-    return told("cudaStreamBeginCapture",
-                cudaStreamBeginCapture(of(stream), cudaStreamCaptureModeThreadLocal));
+    const GpuResult result =
+        told("cudaStreamBeginCapture",
+             cudaStreamBeginCapture(of(stream), cudaStreamCaptureModeThreadLocal));
+    capturing_ = result == GpuResult::ok;
+    return result;
   }
 
   GpuResult end_capture(GpuStream stream, GpuGraph& graph) override {
@@ -319,6 +320,9 @@ class CudaDriver final : public GpuDriver {
     const bool well = works();
     last_error_ = describe(call, error);
     return well ? GpuResult::failed : GpuResult::lost;
+  }
+  GpuResult told(const char* call, GpuError error) {
+    return told(call, static_cast<cudaError_t>(error));
   }
   GpuResult told(const char* call, CUresult result) {
     return told(call, static_cast<cudaError_t>(result));  // the numbers are the same

@@ -81,9 +81,13 @@ class GpuDriver {
   virtual GpuResult launch(GpuStream stream, std::span<const Op> ops, SpaceMemory memory,
                            std::uint32_t* status) = 0;
 
-  // What a stream is given between these becomes a graph instead, to be run any number of times.
+  // The copies and launches that a stream is given between these become a graph instead, to be run
+  // any number of times; what the stream holds already goes on.
   virtual GpuResult begin_capture(GpuStream stream) = 0;
+  /// After begin_capture() was ok, also where a call in between was not: only then does the stream
+  /// run what it is given again. Set-up, but throws nothing.
   virtual GpuResult end_capture(GpuStream stream, GpuGraph& graph) = 0;
+  /// On the stream that it was captured on, whose scratch it uses.
   virtual GpuResult replay(GpuGraph graph, GpuStream stream) = 0;
 
   /// Finds out what has gone wrong on the GPU since.

@@ -52,9 +52,16 @@ class Bench {
       submitted = device_.submit(find_queue(device_, kind).value(), ops, after);
       if (submitted.status == Status::busy) keep(device_.next_completion(kSecond));
     } while (submitted.status == Status::busy);
-    report_.expect(submitted.status == Status::ok,
-                   "submit: " + std::string(name(submitted.status)) + " " + device_.why_lost());
-    return submitted.ticket;
+    return taken(submitted);
+  }
+  PreparedGroup prepare(QueueKind kind, const std::vector<Op>& ops) {
+    const Prepared prepared = device_.prepare(find_queue(device_, kind).value(), ops);
+    report_.expect(prepared.status == Status::ok,
+                   "prepare: " + std::string(name(prepared.status)) + " " + device_.why_lost());
+    return prepared.group;
+  }
+  Ticket submit(PreparedGroup group, const std::vector<Ticket>& after = {}) {
+    return taken(device_.submit(group, after));
   }
   /// All outcomes since the last call.
   std::vector<Completion> drain() {
@@ -73,6 +80,11 @@ class Bench {
   }
 
  private:
+  Ticket taken(const Submitted& submitted) {
+    report_.expect(submitted.status == Status::ok,
+                   "submit: " + std::string(name(submitted.status)) + " " + device_.why_lost());
+    return submitted.ticket;
+  }
   bool keep(const std::optional<Completion>& completion) {
     if (completion) ended_.push_back(*completion);
     return completion.has_value();
@@ -85,6 +97,27 @@ class Bench {
   std::vector<Completion> ended_;
   CudaDevice device_;
 };
+
+// Comes first, while no kernel has been launched: what is not loaded yet would wait for a stream
+// that waits for us.
+void check_first_launches(GpuDriver& driver, CheckReport& report) {
+  report.begin("no kernel's first launch waits for what streams hold");
+  const std::vector<KernelCase> cases = kernel_cases(true);
+  std::size_t most = 0;
+  for (const KernelCase& one : cases) most = std::max(most, one.memory.size());
+  Bench bench(driver, report, static_cast<Bytes>(most));
+  std::atomic<std::uint64_t> gate{0};
+  const Ticket event = bench.device().import_event({&gate, 1}).ticket;
+  const Ticket gated = bench.submit(QueueKind::d2h, {}, {event});
+  for (const KernelCase& one : cases) {
+    std::copy(one.memory.begin(), one.memory.end(), bench.memory().begin());
+    const Ticket run = bench.submit(QueueKind::compute, one.ops);
+    const auto first = bench.device().next_completion(20 * kSecond);
+    report.expect(first && first->ticket == run, one.name);
+  }
+  gate = 1;
+  bench.expect_outcome(bench.drain(), gated, Status::ok);
+}
 
 void check_order(GpuDriver& driver, CheckReport& report) {
   report.begin("a queue keeps its order, tickets order queues");
@@ -209,6 +242,46 @@ void check_bounds(GpuDriver& driver, CheckReport& report) {
   report.expect(bench.byte(0) == 199, "the order was not kept");
 }
 
+// Kernels and copies of every kind, captured once, against the same submitted anew.
+void check_prepared(GpuDriver& driver, CheckReport& report) {
+  std::vector<KernelCase> cases = kernel_cases(true);
+  std::size_t most = 0;
+  for (const KernelCase& one : cases) most = std::max(most, one.memory.size());
+  const auto bytes = static_cast<Bytes>(most);
+  const std::span<std::byte> gpu = driver.make_device_memory(bytes);
+  Bench bench(driver, report, 2 * bytes, gpu);
+  const Address on_gpu{{0}, 0, bytes};
+  const std::vector<Op> up = {Copy{bench.at(0, bytes), on_gpu}};
+  const std::vector<Op> down = {Copy{on_gpu, bench.at(bytes, bytes)}};
+  const PreparedGroup prepared_up = bench.prepare(QueueKind::h2d, up);
+  for (const KernelCase& one : cases) {
+    report.begin("prepared " + one.name);
+    const PreparedGroup prepared = bench.prepare(QueueKind::compute, one.ops);
+    std::copy(one.memory.begin(), one.memory.end(), bench.memory().begin());
+    Status status = Status::ok;
+    std::vector<std::byte> expected;
+    for (int run = 0; run < 4; ++run) {
+      const bool plain = run == 0;
+      bench.submit(QueueKind::h2d, {Fill{on_gpu, 0x5a}});  // nothing is left of the run before
+      const Ticket there = plain ? bench.submit(QueueKind::h2d, up) : bench.submit(prepared_up);
+      const Ticket done = plain ? bench.submit(QueueKind::compute, one.ops, {there})
+                                : bench.submit(prepared, {there});
+      const auto all = bench.drain();
+      if (plain)
+        for (const Completion& completion : all)
+          if (completion.ticket == done) status = completion.status;
+      bench.expect_outcome(all, done, status);
+      if (status != Status::ok) continue;  // what it leaves is undefined
+      const Ticket back = bench.submit(QueueKind::d2h, down);
+      bench.expect_outcome(bench.drain(), back, Status::ok);
+      const auto found = bench.memory().subspan(most, one.memory.size());
+      if (plain) expected.assign(found.begin(), found.end());
+      report.expect(std::equal(expected.begin(), expected.end(), found.begin()),
+                    "other bytes than submitted anew, in run " + std::to_string(run));
+    }
+  }
+}
+
 // Work that nobody collects, as when a program ends.
 void check_end(GpuDriver& driver, CheckReport& report) {
   report.begin("a device goes with work outstanding");
@@ -266,8 +339,8 @@ void compare_loosely(std::span<const std::byte> expected, std::span<const std::b
 }  // namespace
 
 void check_device(GpuDriver& driver, CheckReport& report) {
-  for (const auto& check :
-       {check_order, check_random_programs, check_failures, check_events, check_bounds, check_end})
+  for (const auto& check : {check_first_launches, check_order, check_random_programs,
+                            check_failures, check_events, check_bounds, check_prepared, check_end})
     check(driver, report);
 }
 

@@ -11,6 +11,7 @@
 #include "kernels/number.hpp"
 #include "modalkv/error.hpp"
 #include "modalkv/format.hpp"
+#include "offload/cuda/cuda_device.hpp"
 
 namespace modalkv {
 namespace {
@@ -43,6 +44,7 @@ class GpuBench {
     ceilings();
     link();
     attention();
+    submission();
     encode();
     return std::move(all_);
   }
@@ -56,6 +58,9 @@ class GpuBench {
 
   static void must(GpuResult result) {
     if (result != GpuResult::ok) throw Error("GPU: a call failed in a benchmark");
+  }
+  static void must(Status status) {
+    if (status != Status::ok) throw Error("GPU: a group failed in a benchmark");
   }
 
   // All that streams were given has ended.
@@ -227,6 +232,55 @@ class GpuBench {
                  std::to_string(area / kMiB) + " MiB",
              area, {compute_}, [&] { launch(ops); });
       }
+  }
+
+  // The host's time for a decode step of as many layers, each of which attends and finishes.
+  void submission() {
+    for (const int layers : {8, 32, 80}) {
+      CudaDevice device(driver_, standard_queues(1));
+      const QueueId compute = find_queue(device, QueueKind::compute).value();
+      const auto size = static_cast<Bytes>(device_.size());
+      must(device.register_space({SpaceInfo::Kind::device, size, device_.data()}).status);
+      const PageShape shape{.tokens = 64, .kv_heads = 4, .head_dim = 128, .format = both(fp16())};
+      const Bytes page = page_bytes(shape), query = 28 * 128 * 2, partial = partial_bytes(28, 128);
+      const Bytes zeros = page + 64 + query;
+      std::vector<Op> step;
+      for (int layer = 0; layer < layers; ++layer) {
+        Attend attend{.queries = {{0}, page + 64, query},
+                      .pages = {{0}, 0, page},
+                      .page_table = {{0}, page, 8},
+                      .partials = {{0}, zeros + layer * partial, partial}};
+        attend.shape = shape;
+        attend.tokens = 64;
+        attend.query_heads = 28;
+        attend.query_tokens = 1;
+        step.push_back(attend);
+        const Bytes outputs = zeros + layers * partial + layer * query;
+        step.push_back(Finish{attend.partials, {{0}, outputs, query}, {}, 28, 128});
+      }
+      const Op clear = Fill{{{0}, 0, zeros}, 0};
+      launch({&clear, 1});
+      wait({compute_});
+      const Prepared prepared = device.prepare(compute, step);
+      must(prepared.status);
+      const std::string what = "submission of " + std::to_string(layers) + " attends, ";
+      host_time(device, what + "plain", [&] { return device.submit(compute, step, {}); });
+      host_time(device, what + "prepared", [&] { return device.submit(prepared.group, {}); });
+    }
+  }
+
+  // Microseconds of one call, while the GPU has nothing else to do.
+  void host_time(Device& device, const std::string& what,
+                 const std::function<Submitted()>& submit) {
+    std::vector<double> times;
+    for (int run = 0; run <= 7 * kRuns; ++run) {
+      const auto begin = std::chrono::steady_clock::now();
+      must(submit().status);
+      if (run > 0) times.push_back(seconds_since(begin) * 1e6);
+      while (const auto completion = device.next_completion(10 * kSecond)) must(completion->status);
+    }
+    std::sort(times.begin(), times.end());
+    all_.push_back({what, times[times.size() / 2], times.front(), "us"});
   }
 
   // Bytes of the rows.

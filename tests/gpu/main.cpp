@@ -93,8 +93,6 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "gpu_check: unknown phase '%s'\n", phase.c_str());
     return 2;
   }
-  // A kernel that is loaded at its first launch may wait for streams that wait for us.
-  setenv("CUDA_MODULE_LOADING", "EAGER", 0);
   try {
     return modalkv::run(phase, argc > 2 ? argv[2] : nullptr);
   } catch (const std::exception& error) {

@@ -36,7 +36,8 @@ enum class GpuCall : std::uint8_t {
   wait_word,
   copy,
   launch,
-  capture,
+  capture,  ///< begin and end, each
+  replay,
   check,
 };
 
@@ -194,8 +195,10 @@ class EmulatedGpu final : public GpuDriver {
   }
 
   GpuResult begin_capture(GpuStream stream) override {
+    auto* of = static_cast<Stream*>(stream);
+    if (of->captured != nullptr) throw Error("a capture that was never ended");
     if (const GpuResult result = outcome(GpuCall::capture); result != GpuResult::ok) return result;
-    static_cast<Stream*>(stream)->captured = graphs_.emplace_back(std::make_unique<Graph>()).get();
+    of->captured = graphs_.emplace_back(std::make_unique<Graph>()).get();
     return GpuResult::ok;
   }
   GpuResult end_capture(GpuStream stream, GpuGraph& graph) override {
@@ -203,9 +206,10 @@ class EmulatedGpu final : public GpuDriver {
     return outcome(GpuCall::capture);
   }
   GpuResult replay(GpuGraph graph, GpuStream stream) override {
-    if (const GpuResult result = outcome(GpuCall::capture); result != GpuResult::ok) return result;
-    for (const Command& command : *static_cast<Graph*>(graph))
-      static_cast<Stream*>(stream)->push(command);
+    if (const GpuResult result = outcome(GpuCall::replay); result != GpuResult::ok) return result;
+    auto* on = static_cast<Stream*>(stream);
+    if (on->captured != nullptr) throw Error("a graph in a graph");
+    for (const Command& command : *static_cast<Graph*>(graph)) on->push(command);
     return GpuResult::ok;
   }
 
@@ -300,6 +304,7 @@ class EmulatedGpu final : public GpuDriver {
     if (const GpuResult result = outcome(call); result != GpuResult::ok) return result;
     auto* to = static_cast<Stream*>(stream);
     if (to->captured != nullptr) {
+      if (call != GpuCall::copy && call != GpuCall::launch) throw Error("a graph that waits");
       to->captured->push_back(make());
     } else {
       to->push(make());
