@@ -3,10 +3,11 @@
 # released. Installs what is missing on Debian or Ubuntu.
 # Usage: tools/test.sh [--quick | --nightly]
 #   --quick    the release build only
-#   --nightly  the thread sanitizer, the tests labelled nightly and ten minutes of each fuzzer as well
+#   --nightly  the thread sanitizer, the tests labelled nightly, kernels for all GPUs and ten minutes
+#              of each fuzzer as well
 set -euo pipefail
 
-usage() { sed -n '2,6s/^# //p' "$0"; }
+usage() { sed -n '2,7s/^# //p' "$0"; }
 depth="${1:-}"
 case "$depth" in
   "" | --quick | --nightly) ;;
@@ -56,7 +57,8 @@ case "$depth" in
     leg tsan architecture -D TBB_DIR="$PWD/build/tsan-tbb/lib/cmake/TBB"
     # Without it the tests that boot it are shown as skipped.
     if tools/vm_kernel.sh build/vm_kernel; then export MODALKV_VM_KERNEL=$PWD/build/vm_kernel; fi
-    leg release ""
+    # Kernels for all GPUs that are supported: a spill on any is an error.
+    leg release "" -D CMAKE_CUDA_ARCHITECTURES="80;86;89;90;100;120"
     fuzz 600
     ;;
   *) leg asan 'architecture|nightly'; leg release nightly ;;
