@@ -81,9 +81,9 @@ TEST_F(HostPoolsTest, EndsInTheMiddleOfGrowing) {
     return std::string();
   };
   memory_.on_node_of = [] { return 3; };
-  config_.chunk_bytes = 64 * kGiB;
+  config_.chunk_bytes = 8 * kMiB;
   {
-    HostPools pools(shares(Bytes{1} << 40, Bytes{1} << 40), config_, memory_, pinner_);
+    HostPools pools(shares(64 * kGiB, 64 * kGiB), config_, memory_, pinner_);
     while (touched < 3) std::this_thread::yield();
     EXPECT_LT(pools[0].usable_bytes(), pools[0].reserved_bytes());
   }
