@@ -520,13 +520,13 @@ class KvCache {
   Submitted submit_part(QueueId queue, std::span<const Ticket> after, int layer);
   void add_group(Ticket ticket, int layer, Errand::Kind kind = Errand::Kind::step);
   Status submit_step(std::span<const AttendRequest> batch, int layer, int ahead,
-                     std::span<const Ticket> after, Ticket& merged);
+                     std::span<const Ticket> after, Ticket& ended);
   Status submit_cpu(std::span<const AttendRequest> batch, int layer, std::vector<Ticket>& done);
   Submitted submit_chunk(std::span<const AttendRequest> batch, int layer, int chunk, int slot,
                          std::array<Ticket, 2> after);
   Submitted copy_chunk(int layer, int chunk, int slot);
   void add_merge(const AttendRequest& request, const RequestRoom& room);
-  void raise_when_done(Ticket merged, EngineEvent done);
+  void raise_when_done(Ticket ended, EngineEvent done);
   void prefetch_after(int layer);
   bool prefetch_layer(int layer);
   void drop_prefetched();
@@ -538,7 +538,7 @@ class KvCache {
   void plan_scores(std::span<const AttendRequest> batch, int layer, int ahead, bool partial);
   bool reserve_scores(Probing& probing);
   void forget_scores(Probing& probing);
-  void submit_scores(std::span<const AttendRequest> batch, int layer, Ticket merged);
+  Ticket submit_scores(std::span<const AttendRequest> batch, int layer, Ticket merged);
   Score score_of(const ScoredPart& scored, const Probing& probing, const AttendRequest& request,
                  int layer) const;
   void read_scores(Step& step) const;

@@ -57,8 +57,8 @@ Attended KvCache::attend(std::span<const AttendRequest> batch, int layer, bool p
   plan_scores(batch, layer, ahead, partial);
   steps_.push_back({.id = ++step_, .layer = layer});
   steps_.back().sequences = batch_;
-  Ticket merged{};
-  const Status status = submit_step(batch, layer, ahead, after, merged);
+  Ticket last{};
+  const Status status = submit_step(batch, layer, ahead, after, last);
   partials_.close(ledger_.fence());
   tables_.close(ledger_.fence());
   if (status != Status::ok) {
@@ -67,7 +67,7 @@ Attended KvCache::attend(std::span<const AttendRequest> batch, int layer, bool p
     return {no_room(status)};
   }
   steps_.back().announced = true;
-  raise_when_done(merged, done);
+  raise_when_done(last, done);
   ++counters_.attends;
   prefetch_after(layer);
   return {Status::ok, step_};
@@ -357,7 +357,7 @@ void KvCache::add_group(Ticket ticket, int layer, Errand::Kind kind) {
 }
 
 Status KvCache::submit_step(std::span<const AttendRequest> batch, int layer, int ahead,
-                            std::span<const Ticket> after, Ticket& merged) {
+                            std::span<const Ticket> after, Ticket& ended) {
   after_.assign(after.begin(), after.end());
   // Attention to resident pages first: it covers the copies.
   ops_.clear();
@@ -403,8 +403,9 @@ Status KvCache::submit_step(std::span<const AttendRequest> batch, int layer, int
   for (std::size_t r = 0; r < batch.size(); ++r) add_merge(batch[r], request_rooms_[r]);
   before.push_back(last.ticket);
   const Submitted end = submit_part(compute_, before, layer);
-  merged = end.ticket;
-  if (end.status == Status::ok && !probings_.empty()) submit_scores(batch, layer, merged);
+  ended = end.ticket;
+  if (end.status == Status::ok && !probings_.empty())
+    ended = submit_scores(batch, layer, end.ticket);
   return end.status;
 }
 
@@ -502,9 +503,9 @@ Submitted KvCache::copy_chunk(int layer, int chunk, int slot) {
 }
 
 // The device raises the engine's word if it can, else the outcome does when it is collected.
-void KvCache::raise_when_done(Ticket merged, EngineEvent done) {
+void KvCache::raise_when_done(Ticket ended, EngineEvent done) {
   if (done.word == nullptr) return;
-  if (device_.export_event(merged, done) != Status::ok) steps_.back().done = done;
+  if (device_.export_event(ended, done) != Status::ok) steps_.back().done = done;
 }
 
 bool KvCache::cancel(std::uint64_t step_id) {

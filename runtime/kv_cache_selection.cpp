@@ -99,8 +99,9 @@ void KvCache::forget_scores(Probing& probing) {
   probing.parts.clear();
 }
 
-// Behind the step's outputs, which do not wait for it.
-void KvCache::submit_scores(std::span<const AttendRequest> batch, int layer, Ticket merged) {
+// Behind the step's outputs. Returns when the engine's queries are not read any more.
+Ticket KvCache::submit_scores(std::span<const AttendRequest> batch, int layer, Ticket merged) {
+  Ticket read = merged;
   ops_.clear();
   for (const Probing& probing : probings_)
     for (const ScoredPart& scored : probing.parts)
@@ -108,6 +109,7 @@ void KvCache::submit_scores(std::span<const AttendRequest> batch, int layer, Tic
   if (!ops_.empty()) {
     Submitted submitted = ledger_.submit(compute_, ops_, std::span(&merged, 1));
     if (submitted.status == Status::ok) {
+      read = submitted.ticket;
       add_group(submitted.ticket, layer, Errand::Kind::score);
       ops_.clear();
       for (const Probing& probing : probings_)
@@ -123,6 +125,7 @@ void KvCache::submit_scores(std::span<const AttendRequest> batch, int layer, Tic
   }
   steps_.back().fence = ledger_.fence();
   steps_.back().probings = std::move(probings_);
+  return read;
 }
 
 Score KvCache::score_of(const ScoredPart& scored, const Probing& probing,

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cmath>
 #include <functional>
 #include <random>
@@ -32,18 +33,26 @@ RuntimeConfig config_of(double keep = 0.25) {
   return config;
 }
 
-// Each promoted token is attended to among the others as well.
+// Knows which group scores, and whose end the engine is told. Where the bug is planted, each
+// promoted token is attended to among the others as well.
 class ShowsWhatIsHidden final : public ForwardingDevice {
  public:
   explicit ShowsWhatIsHidden(Device& inner) : ForwardingDevice(inner) {}
   std::byte* tables = nullptr;  // not null: the bug is there
+  Ticket scored{}, exported{};  // the latest
 
   Submitted submit(QueueId queue, std::span<const Op> ops, std::span<const Ticket> after) override {
     for (const Op& op : ops)
       if (const auto* attend = std::get_if<Attend>(&op);
           tables != nullptr && attend != nullptr && attend->hidden.bytes > 0)
         *reinterpret_cast<std::uint64_t*>(tables + attend->hidden.offset) &= 1;
-    return inner_.submit(queue, ops, after);
+    const Submitted submitted = inner_.submit(queue, ops, after);
+    if (!ops.empty() && std::holds_alternative<Score>(ops.front())) scored = submitted.ticket;
+    return submitted;
+  }
+  Status export_event(Ticket ticket, EngineEvent event) override {
+    exported = ticket;
+    return inner_.export_event(ticket, event);
   }
 };
 
@@ -74,6 +83,7 @@ class Engine {
 
   KvCache& cache() { return cache_; }
   CheckingDevice& checker() { return checker_; }
+  const ShowsWhatIsHidden& device() const { return device_; }
   FaultCounts injected() const { return faults_.injected(); }
   const RuntimeConfig& config() const { return config_; }
   void plant_bug() { device_.tables = tables_.data(); }
@@ -92,7 +102,8 @@ class Engine {
   SequenceId begin(std::vector<Segment> prompt) { return cache_.begin(prompt)->sequence; }
 
   /// Appends the next tokens in all layers and attends with them.
-  Status step(SequenceId sequence, Tokens tokens, bool attends = true) {
+  Status step(SequenceId sequence, Tokens tokens, bool attends = true,
+              const std::function<void(int layer)>& attended = {}) {
     for (int layer = 0; layer < kLayers; ++layer) {
       const Tokens first = cache_.tokens(sequence, layer);
       const AppendRequest rows{sequence, tokens, address(kv(layer, false, first), tokens * kKvRow),
@@ -102,6 +113,7 @@ class Engine {
       if (!attends) continue;
       status = attend(sequence, layer, tokens);
       if (status != Status::ok) return status;
+      if (attended) attended(layer);
     }
     return Status::ok;
   }
@@ -115,7 +127,7 @@ class Engine {
                                 {}};
     Attended attended;
     const Status status = patiently([&] {
-      attended = cache_.attend({&request, 1}, layer);
+      attended = cache_.attend({&request, 1}, layer, {}, {&attended_, 1});
       return attended.status;
     });
     return status == Status::ok ? cache_.wait(attended.step, 10 * kSecond) : status;
@@ -199,6 +211,7 @@ class Engine {
   FaultDevice faults_;
   CheckingDevice checker_{faults_};
   ShowsWhatIsHidden device_{checker_};
+  std::atomic<std::uint64_t> attended_{0};
   KvCache cache_;
   SpaceId space_{};
 };
@@ -261,6 +274,26 @@ TEST(KvCacheSelection, KeepsWhatTheTextAttendsToMost) {
       EXPECT_EQ(counters.compressed_pages, 2 * (4 + 2)) << engine.cache().describe();
       EXPECT_TRUE(engine.checker().findings().empty());
     }
+}
+
+// The engine may write its next queries over them as soon as it is told.
+TEST(KvCacheSelection, AStepEndsBehindAllThatReadsItsQueries) {
+  Engine engine;
+  const SequenceId sequence = engine.begin(kPrompt);
+  int scoring_layers = 0;
+  Ticket before{};
+  const auto attended = [&](int) {
+    const ShowsWhatIsHidden& device = engine.device();
+    if (device.scored != before) {
+      ++scoring_layers;
+      EXPECT_EQ(device.exported, device.scored);
+    }
+    before = device.scored;
+  };
+  ASSERT_EQ(engine.step(sequence, kPromptTokens, true, attended), Status::ok);
+  EXPECT_EQ(scoring_layers, kLayers - 1) << "the first is held high";
+  ASSERT_EQ(engine.step(sequence, 1, true, attended), Status::ok);
+  EXPECT_EQ(scoring_layers, kLayers - 1);
 }
 
 TEST(KvCacheSelection, NeverKeepsMoreThanTheBudget) {
