@@ -8,15 +8,13 @@
 
 namespace modalkv::MODALKV_GPU {
 
-/// Row tiles of a wide kernel: as many as its outputs, its sums of zeros and weights in one term or
-/// two leave registers for.
+/// Row tiles of a wide kernel: as many as its outputs and its sums of zeros leave registers for, on
+/// every GPU: sm_100 and sm_120 take more of them than others.
 template <class K, class V, int dims>
 constexpr int wide_row_tiles() {
-  constexpr bool kTwoTerms = AttendTile<K, V, dims, 1>::kWeightTerms == 2;
-  constexpr int kMost = (dims == 64 ? 4 : dims == 128 ? 3 : 2) - (kTwoTerms && dims > 64 ? 1 : 0);
-  constexpr int kGroups = scaled_groups<V>(dims);
-  constexpr bool kMore = K::kElement.per_channel || kGroups > 1;
-  return !kMore ? kMost : dims == 256 ? 1 : 2;
+  constexpr int kMost = 256 / dims;
+  constexpr bool kMore = K::kElement.per_channel || scaled_groups<V>(dims) > 1;
+  return kMore && kMost > 2 ? 2 : kMost;
 }
 
 template <class Tile>
