@@ -98,13 +98,18 @@ class Bench {
   CudaDevice device_;
 };
 
+std::size_t most_memory(const std::vector<KernelCase>& cases) {
+  std::size_t most = 0;
+  for (const KernelCase& one : cases) most = std::max(most, one.memory.size());
+  return most;
+}
+
 // Comes first, while no kernel has been launched: what is not loaded yet would wait for a stream
 // that waits for us.
 void check_first_launches(GpuDriver& driver, CheckReport& report) {
   report.begin("no kernel's first launch waits for what streams hold");
   const std::vector<KernelCase> cases = kernel_cases(true);
-  std::size_t most = 0;
-  for (const KernelCase& one : cases) most = std::max(most, one.memory.size());
+  const std::size_t most = most_memory(cases);
   Bench bench(driver, report, static_cast<Bytes>(most));
   std::atomic<std::uint64_t> gate{0};
   const Ticket event = bench.device().import_event({&gate, 1}).ticket;
@@ -245,8 +250,7 @@ void check_bounds(GpuDriver& driver, CheckReport& report) {
 // Kernels and copies of every kind, captured once, against the same submitted anew.
 void check_prepared(GpuDriver& driver, CheckReport& report) {
   std::vector<KernelCase> cases = kernel_cases(true);
-  std::size_t most = 0;
-  for (const KernelCase& one : cases) most = std::max(most, one.memory.size());
+  const std::size_t most = most_memory(cases);
   const auto bytes = static_cast<Bytes>(most);
   const std::span<std::byte> gpu = driver.make_device_memory(bytes);
   Bench bench(driver, report, 2 * bytes, gpu);
@@ -346,8 +350,7 @@ void check_device(GpuDriver& driver, CheckReport& report) {
 
 void check_kernels(GpuDriver& driver, const std::vector<KernelCase>& cases, CheckReport& report,
                    Nanos patience_ns) {
-  std::size_t most = 0;
-  for (const KernelCase& one : cases) most = std::max(most, one.memory.size());
+  const std::size_t most = most_memory(cases);
   const std::span<std::byte> gpu = driver.make_device_memory(static_cast<Bytes>(most));
   Bench bench(driver, report, static_cast<Bytes>(most), gpu, patience_ns);
   for (const KernelCase& one : cases) {

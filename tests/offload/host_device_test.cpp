@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "tests/offload/devices.hpp"
+#include "tests/offload/submit.hpp"
 
 namespace modalkv {
 namespace {
@@ -20,12 +21,6 @@ std::vector<QueueInfo> slow_link(double copy_bytes_per_s, Nanos copy_ns = 0) {
       queue.copy_ns = copy_ns;
     }
   return queues;
-}
-
-Ticket submit(Device& device, QueueKind kind, std::vector<Op> ops, std::vector<Ticket> after = {}) {
-  const Submitted submitted = device.submit(find_queue(device, kind).value(), ops, after);
-  EXPECT_EQ(submitted.status, Status::ok);
-  return submitted.ticket;
 }
 
 Nanos processor_ns() {

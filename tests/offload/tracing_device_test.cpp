@@ -11,19 +11,10 @@
 
 #include "offload/trace_json.hpp"
 #include "tests/offload/devices.hpp"
+#include "tests/offload/submit.hpp"
 
 namespace modalkv {
 namespace {
-
-QueueId queue(Device& device, QueueKind kind) {
-  return find_queue(device, kind).value();
-}
-
-Ticket submit(Device& device, QueueKind kind, std::vector<Op> ops, std::vector<Ticket> after = {}) {
-  const Submitted submitted = device.submit(queue(device, kind), ops, after);
-  EXPECT_EQ(submitted.status, Status::ok);
-  return submitted.ticket;
-}
 
 // In virtual time every duration is known: what is estimated can be compared with it.
 TEST(TracingDevice, EstimatesBeginsBusyTimesAndStallsOfAKnownStep) {
@@ -42,7 +33,7 @@ TEST(TracingDevice, EstimatesBeginsBusyTimesAndStallsOfAKnownStep) {
   ASSERT_EQ(groups.size(), 3u);
   const auto of = [&](QueueKind kind, std::size_t nth) {
     for (const TracedGroup& group : groups)
-      if (group.queue == queue(device, kind) && nth-- == 0) return group;
+      if (group.queue == queue_of(device, kind) && nth-- == 0) return group;
     ADD_FAILURE();
     return TracedGroup{};
   };
@@ -57,7 +48,7 @@ TEST(TracingDevice, EstimatesBeginsBusyTimesAndStallsOfAKnownStep) {
   EXPECT_EQ(second.begin_ns, copy.end_ns) << "it waited for the copy, which takes longest";
   EXPECT_EQ(device.stalls().link_ns, copy.end_ns - first.end_ns);
   EXPECT_EQ(device.stalls().host_ns, 0);
-  const QueueUse& link = device.use()[queue(device, QueueKind::h2d).index];
+  const QueueUse& link = device.use()[queue_of(device, QueueKind::h2d).index];
   EXPECT_EQ(link.bytes, 4 * kMiB);
   EXPECT_EQ(link.groups, 1);
   EXPECT_EQ(link.busy_ns, copy.end_ns - copy.begin_ns);
@@ -89,7 +80,7 @@ TEST(TracingDevice, TakesNothingDownUntilToldTo) {
   submit(device, QueueKind::compute, {});
   EXPECT_EQ(drain(device).size(), 2u);
   EXPECT_EQ(device.groups().size(), 1u);
-  EXPECT_EQ(device.use()[queue(device, QueueKind::compute).index].groups, 1);
+  EXPECT_EQ(device.use()[queue_of(device, QueueKind::compute).index].groups, 1);
 }
 
 TEST(TracingDevice, RemembersTheLatestGroupsAndStepsOnly) {
@@ -127,7 +118,7 @@ void check_random_program(World& world, Device& inner, std::uint64_t seed) {
     for (std::size_t n = random() % 3; n > 0 && !tickets.empty(); --n)
       after.push_back(tickets[random() % tickets.size()]);
     std::vector<Op> ops(random() % 3, Op{Fill{memory.at(at, 64), 1}});
-    const Submitted result = device.submit(queue(device, kind), ops, after);
+    const Submitted result = device.submit(queue_of(device, kind), ops, after);
     if (result.status == Status::ok) {
       ++submitted;
       tickets.push_back(result.ticket);

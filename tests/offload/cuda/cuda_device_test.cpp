@@ -10,19 +10,14 @@
 #include <thread>
 
 #include "tests/offload/devices.hpp"
+#include "tests/offload/submit.hpp"
 
 namespace modalkv {
 namespace {
 
 Submitted try_submit(Device& device, QueueKind kind, std::vector<Op> ops,
                      std::vector<Ticket> after = {}) {
-  return device.submit(find_queue(device, kind).value(), ops, after);
-}
-
-Ticket submit(Device& device, QueueKind kind, std::vector<Op> ops, std::vector<Ticket> after = {}) {
-  const Submitted submitted = try_submit(device, kind, std::move(ops), std::move(after));
-  EXPECT_EQ(submitted.status, Status::ok);
-  return submitted.ticket;
+  return device.submit(queue_of(device, kind), ops, after);
 }
 
 // Destroyed after the device, which may still copy when it goes.

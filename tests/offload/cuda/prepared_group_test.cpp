@@ -8,23 +8,10 @@
 #include "tests/kernels/cuda/gpu_memory.hpp"
 #include "tests/kernels/made_attention.hpp"
 #include "tests/offload/cuda/emulated_kernels.hpp"
+#include "tests/offload/submit.hpp"
 
 namespace modalkv {
 namespace {
-
-QueueId queue_of(const Device& device, QueueKind kind) {
-  return find_queue(device, kind).value();
-}
-
-Ticket taken(const Submitted& submitted) {
-  EXPECT_EQ(submitted.status, Status::ok);
-  return submitted.ticket;
-}
-
-Ticket submit(Device& device, QueueKind kind, const std::vector<Op>& ops,
-              const std::vector<Ticket>& after = {}) {
-  return taken(device.submit(queue_of(device, kind), ops, after));
-}
 
 Ticket submit(CudaDevice& device, PreparedGroup group, const std::vector<Ticket>& after = {}) {
   return taken(device.submit(group, after));

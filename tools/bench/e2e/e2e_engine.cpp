@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <cmath>
 #include <thread>
 #include <utility>
@@ -46,8 +45,9 @@ Replanner::Planned planned(const E2eLoad& load, const PrecisionPolicy& policy,
   throw Error(policy.name + ": no plan fits its memory");
 }
 
-Bytes largest_page_bytes(const E2eLoad& load) {
-  return page_bytes({kVisualPageTokens, load.model.kv_heads, load.model.head_dim, both(fp16())});
+// As it comes, and as it is inflated to.
+PageShape largest_page(const E2eLoad& load) {
+  return {kVisualPageTokens, load.model.kv_heads, load.model.head_dim, both(fp16())};
 }
 
 Bytes staging_slot_bytes(const E2eLoad& load, const Plan& plan) {
@@ -55,15 +55,15 @@ Bytes staging_slot_bytes(const E2eLoad& load, const Plan& plan) {
   for (const LayerPlan& layer : plan.layers)
     streamed =
         std::max(streamed, layer[Action::streamed_high].bytes + layer[Action::streamed_low].bytes);
-  return round_up(
-      static_cast<Bytes>(static_cast<double>(streamed) * kRounding) + largest_page_bytes(load),
-      64 * kKiB);
+  return round_up(static_cast<Bytes>(static_cast<double>(streamed) * kRounding) +
+                      page_bytes(largest_page(load)),
+                  64 * kKiB);
 }
 
 // A chunk of a prompt, in all layers, before it becomes what the policy says.
 Bytes chunk_bytes(const E2eLoad& load) {
   return load.model.layers * (divide_up(load.chunk_tokens, kVisualPageTokens) + 1) *
-         largest_page_bytes(load);
+         page_bytes(largest_page(load));
 }
 
 double mib(Bytes bytes) {
@@ -122,14 +122,10 @@ Tokens inflated_pages_at_once(const E2eLoad& load) {
                        divide_up(load.text_tokens + load.decode_steps, kPageTokens) + 2);
 }
 
-PageShape inflated_shape(const E2eLoad& load) {
-  return {kVisualPageTokens, load.model.kv_heads, load.model.head_dim, both(fp16())};
-}
-
 }  // namespace
 
 Bytes inflation_bytes(const E2eLoad& load) {
-  return InflatingDevice::scratch_bytes(inflated_shape(load), inflated_pages_at_once(load));
+  return InflatingDevice::scratch_bytes(largest_page(load), inflated_pages_at_once(load));
 }
 
 Bytes tables_bytes(const E2eLoad& load) {
